@@ -1,0 +1,1 @@
+"""A streaming session-based recommender."""

@@ -1,0 +1,74 @@
+"""Every error a user of recsys can meet, and the exit code each one ends a command with.
+
+::
+
+    RecsysError                 1   anything the program refuses to do
+    ├── InputError             65   the data is unusable
+    │   ├── EventError              one click: names the field and the reason
+    │   ├── DatasetError            a session dataset: missing, incomplete or altered
+    │   └── BundleError             a model bundle: missing, incomplete or altered
+    ├── MissingInputError      66   a file or directory that is not there, or has nothing in it
+    ├── UnavailableError       69   the broker or the store cannot be reached
+    └── SettingsError          78   a setting has a value that cannot work
+
+The codes are those of BSD's ``sysexits.h``; 2 is a wrong command line and 130 is Ctrl-C.
+"""
+
+from __future__ import annotations
+
+
+class RecsysError(Exception):
+    """Base of all errors raised on purpose."""
+
+    exit_code = 1
+
+
+class InputError(RecsysError):
+    """Input data that cannot be used."""
+
+    exit_code = 65
+
+
+class EventError(InputError):
+    """A click event that breaks the contract.
+
+    ``field`` names the offending field (empty when the event as a whole is unreadable), ``reason`` is a short
+    stable word for counting (``missing``, ``type``, ``empty``, ``too_long``, …), ``detail`` is for people.
+    """
+
+    def __init__(self, field: str, reason: str, detail: str) -> None:
+        super().__init__(f"{field}: {detail}" if field else detail)
+        self.field = field
+        self.reason = reason
+        self.detail = detail
+
+    @property
+    def code(self) -> str:
+        """``field.reason``, the label that counters and dead letters carry."""
+        return f"{self.field}.{self.reason}" if self.field else self.reason
+
+
+class DatasetError(InputError):
+    """A session dataset that is missing, incomplete or altered."""
+
+
+class BundleError(InputError):
+    """A model bundle that is missing, incomplete or altered."""
+
+
+class MissingInputError(RecsysError):
+    """A file or directory that does not exist or holds nothing."""
+
+    exit_code = 66
+
+
+class UnavailableError(RecsysError):
+    """The broker or the store cannot be reached."""
+
+    exit_code = 69
+
+
+class SettingsError(RecsysError):
+    """A setting whose value cannot work."""
+
+    exit_code = 78

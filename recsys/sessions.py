@@ -1,0 +1,150 @@
+"""What a session is: the one rule by which batch and stream cut a user's clicks.
+
+A user's events stand in the order of (time, item row). A gap longer than ``gap_ms`` starts a new session. An exact
+duplicate (the same user, item, time and type, or the same user and event id) counts once. With ``collapse_repeats``, an
+event on the same item as the event directly before it in its session adds nothing to the sequence, but its time still
+counts for the gap.
+
+The two predicates below take scalars or arrays: the stream calls them on one event, :func:`assemble` on whole logs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+NO_ID = 0  # the event id hash of an event that carries no id
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRule:
+    """Where sessions end (``gap_ms``, milliseconds) and whether direct repeats collapse."""
+
+    gap_ms: int = 30 * 60 * 1000
+    collapse_repeats: bool = True
+
+
+def starts_session(previous_ms: Any, time_ms: Any, gap_ms: int) -> Any:
+    """Whether an event at ``time_ms`` opens a new session after one at ``previous_ms`` (scalars or arrays)."""
+    return time_ms - previous_ms > gap_ms
+
+
+def is_repeat(previous_item: Any, item: Any) -> Any:
+    """Whether an event on ``item`` directly after one on ``previous_item`` collapses (scalars or arrays)."""
+    return item == previous_item
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """Many sessions in columns.
+
+    Attributes:
+        items: int32 ``[events]``, vocabulary rows.
+        times: int64 ``[events]``, epoch milliseconds.
+        types: int8 ``[events]``, event type codes.
+        starts: int64 ``[sessions + 1]``; session ``i`` is ``items[starts[i]:starts[i + 1]]``.
+    """
+
+    items: NDArray[np.int32]
+    times: NDArray[np.int64]
+    types: NDArray[np.int8]
+    starts: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __iter__(self) -> Iterator[NDArray[np.int32]]:
+        """The items of each session in turn."""
+        for start, end in zip(self.starts[:-1], self.starts[1:], strict=True):
+            yield self.items[start:end]
+
+    @property
+    def events(self) -> int:
+        """How many events all sessions hold together."""
+        return len(self.items)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """int64 ``[sessions]``: events in each session."""
+        return np.diff(self.starts)
+
+    @property
+    def owner(self) -> NDArray[np.int64]:
+        """int64 ``[events]``: the session each event belongs to."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), self.lengths)
+
+    def keep_events(self, keep: NDArray[np.bool_]) -> Sessions:
+        """The sessions with only the events where ``keep`` holds; sessions left empty remain, with length 0."""
+        starts = np.concatenate(([0], np.cumsum(keep)))[self.starts]
+        return Sessions(self.items[keep], self.times[keep], self.types[keep], starts.astype(np.int64))
+
+    def keep_sessions(self, keep: NDArray[np.bool_]) -> Sessions:
+        """Only the sessions where ``keep`` holds."""
+        kept = self.keep_events(np.repeat(keep, self.lengths))
+        lengths = self.lengths[keep]
+        return Sessions(kept.items, kept.times, kept.types, np.concatenate(([0], np.cumsum(lengths))).astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """What :func:`assemble` made: the sessions, whose they are, and what it left out.
+
+    ``users`` is int64 ``[sessions]``, the user code of each session. Events in equals
+    ``sessions.events + duplicates + repeats``.
+    """
+
+    sessions: Sessions
+    users: NDArray[np.int64]
+    duplicates: int
+    repeats: int
+
+
+def assemble(
+    users: NDArray[np.int64],
+    items: NDArray[np.int32],
+    times: NDArray[np.int64],
+    types: NDArray[np.int8],
+    event_ids: NDArray[np.uint64] | None,
+    rule: SessionRule,
+) -> Assembled:
+    """Cut the clicks of many users, in any order, into sessions.
+
+    All columns have shape ``[events]``. Item codes must ascend with the ids they stand for; ``event_ids`` are hashes,
+    :data:`NO_ID` where an event carries none. Sessions come out ordered by (user, time).
+    """
+    order = np.lexsort((types, items, times, users))
+    users, items, times, types = users[order], items[order], times[order], types[order]
+    keep = ~_exact_duplicates(users, items, times, types)
+    if event_ids is not None:
+        keep &= ~_repeated_ids(users, event_ids[order])
+    duplicates = int(len(keep) - np.count_nonzero(keep))
+    users, items, times, types = users[keep], items[keep], times[keep], types[keep]
+
+    opens = np.ones(len(items), np.bool_)
+    opens[1:] = (users[1:] != users[:-1]) | starts_session(times[:-1], times[1:], rule.gap_ms)
+    keep = opens.copy()
+    keep[1:] |= ~is_repeat(items[:-1], items[1:]) if rule.collapse_repeats else True
+    starts = np.append(np.flatnonzero(opens), len(items)).astype(np.int64)
+    sessions = Sessions(items, times, types, starts)
+    return Assembled(
+        sessions.keep_events(keep), users[starts[:-1]], duplicates, int(len(keep) - np.count_nonzero(keep))
+    )
+
+
+def _exact_duplicates(*columns: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a row of sorted columns equals the row before it."""
+    same = np.zeros(len(columns[0]), np.bool_)
+    same[1:] = np.logical_and.reduce([column[1:] == column[:-1] for column in columns])
+    return same
+
+
+def _repeated_ids(users: NDArray[np.int64], event_ids: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Where a user's event id has stood on an earlier event (events in time order)."""
+    order = np.lexsort((np.arange(len(users)), event_ids, users))
+    repeated = np.zeros(len(users), np.bool_)
+    repeated[order] = _exact_duplicates(users[order], event_ids[order])
+    return repeated & (event_ids != NO_ID)

@@ -1,0 +1,141 @@
+"""Every setting of the product, with its default, in one place.
+
+A value comes from, strongest first: a command's flags, the environment, a TOML file (``recsys.toml`` in the working
+directory, or the one ``RECSYS_SETTINGS`` names), the defaults below. In the environment a setting is
+``RECSYS_<SECTION>__<NAME>``, such as ``RECSYS_TRAINING__EPOCHS=5``; the two addresses also answer to the names people
+already use, ``KAFKA_BOOTSTRAP_SERVERS`` and ``REDIS_URL``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from recsys.errors import SettingsError
+from recsys.sessions import SessionRule
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+DropoutRate = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown names are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SessionSettings(Section):
+    """What a session is and which sessions a dataset keeps. Travels inside every model bundle."""
+
+    gap_minutes: float = Field(30.0, gt=0, description="A gap longer than this many minutes starts a new session.")
+    collapse_repeats: bool = Field(True, description="Count a direct repeat of the same item once.")
+    min_item_support: int = Field(5, ge=1, description="Drop items with fewer events than this.")
+    min_length: int = Field(2, ge=1, description="Drop sessions with fewer events than this.")
+    max_length: int = Field(1000, ge=2, description="Drop sessions with more events than this: they are no shoppers.")
+
+    @property
+    def rule(self) -> SessionRule:
+        """The rule by which batch and stream cut sessions."""
+        return SessionRule(round(self.gap_minutes * 60_000), self.collapse_repeats)
+
+
+class ModelSettings(Section):
+    """The shape of the network. Travels inside every model bundle."""
+
+    units: int = Field(100, ge=1, description="Width of each GRU layer's hidden state.")
+    layers: int = Field(1, ge=1, le=4, description="GRU layers, one on top of the other.")
+    embedding: Literal["tied", "separate"] = Field(
+        "tied", description="Whether input and output share the item embeddings."
+    )
+
+
+class TrainingSettings(Section):
+    """How a model learns."""
+
+    loss: Literal["cross-entropy", "bpr-max"] = Field("cross-entropy", description="What training minimises.")
+    epochs: int = Field(10, ge=1, description="Passes over the training sessions, at most.")
+    patience: int = Field(2, ge=1, description="Stop after this many epochs without a better validation Recall@20.")
+    refit: bool = Field(True, description="After early stopping, train anew on training and validation sessions.")
+    batch_size: int = Field(32, ge=1, description="Sessions that advance side by side.")
+    clicks_per_step: int = Field(8, ge=1, description="Clicks of each session that one optimiser step goes through.")
+    samples: int = Field(2048, ge=0, description="Extra negative samples for each optimiser step.")
+    alpha: Fraction = Field(0.5, description="Negative samples are drawn by popularity to this power.")
+    logq: Fraction = Field(1.0, description="Strength of the logQ correction of sampled scores (cross-entropy).")
+    learning_rate: float = Field(0.1, gt=0, description="Step size of Adagrad.")
+    momentum: DropoutRate = Field(0.2, description="Share of the last update that the next one keeps.")
+    embedding_dropout: DropoutRate = Field(0.0, description="Dropout on the item embeddings that enter the GRU.")
+    hidden_dropout: DropoutRate = Field(0.2, description="Dropout on the hidden state that scores the items.")
+    score_penalty: float = Field(1.0, ge=0, description="Weight of the score regularisation of BPR-max.")
+    seed: int = Field(1, ge=0, description="The same seed gives the same model on the same machine.")
+    checkpoint_seconds: float = Field(60.0, gt=0, description="Write a checkpoint at least this often.")
+
+
+class KafkaSettings(Section):
+    """Where clicks come from."""
+
+    bootstrap_servers: str = Field("127.0.0.1:9092", description="Broker addresses, comma separated.")
+    topic: str = Field("clicks", description="Topic of click events.")
+    dead_letter_topic: str = Field("clicks.dead-letter", description="Topic of events that could not be used.")
+    group: str = Field("recsys-worker", description="Consumer group of the workers.")
+
+
+class RedisSettings(Section):
+    """Where user states and recommendation lists live."""
+
+    url: str = Field("redis://127.0.0.1:6379/0", description="Address of the store.")
+    prefix: str = Field("recsys", min_length=1, max_length=64, description="First part of every key.")
+    ttl_hours: float = Field(24 * 7, gt=0, description="Keys of a user expire this long after the last click.")
+    timeout_seconds: float = Field(2.0, gt=0, description="Longest wait for one answer of the store.")
+
+
+class WorkerSettings(Section):
+    """How the stream worker turns clicks into lists."""
+
+    list_length: int = Field(20, ge=1, le=1000, description="Items in each recommendation list.")
+    exclude_seen: bool = Field(False, description="Leave items of the current session out of the list.")
+    recent_items: int = Field(50, ge=1, le=1000, description="Events of the current session that a state carries.")
+    batch_size: int = Field(256, ge=1, le=10_000, description="Most events in one micro-batch.")
+    batch_wait_ms: float = Field(5.0, gt=0, description="Longest wait for a micro-batch to fill.")
+    max_future_seconds: float = Field(300.0, ge=0, description="Events further in the future go to the dead letter.")
+    epoch: int = Field(0, ge=0, description="Raise by one when the topic is re-created and its offsets begin anew.")
+    retry_seconds: float = Field(30.0, gt=0, description="Exit, to be restarted, after the store is away this long.")
+    bundle_poll_seconds: float = Field(1.0, gt=0, description="How often to look for a newly published bundle.")
+    metrics_host: str = Field("127.0.0.1", description="Address on which Prometheus metrics are served.")
+    metrics_port: int = Field(9101, ge=0, le=65535, description="Port of the Prometheus metrics; 0 picks a free one.")
+
+
+class ApiSettings(Section):
+    """How the lookup API answers."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    max_limit: int = Field(100, ge=1, le=1000, description="Most items in one answer.")
+    max_session_items: int = Field(200, ge=1, le=1000, description="Most clicks in an anonymous session.")
+    max_events: int = Field(500, ge=1, le=10_000, description="Most events in one POST /v1/events.")
+    max_body_kib: int = Field(1024, ge=1, description="Largest request body, in KiB.")
+
+
+class Settings(BaseSettings):
+    """All sections together, as a process sees them."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RECSYS_", env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+    )
+
+    bundles: Path = Field(Path("bundles"), description="Directory of published model bundles.")
+    sessions: SessionSettings = SessionSettings()
+    model: ModelSettings = ModelSettings()
+    training: TrainingSettings = TrainingSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    redis: RedisSettings = RedisSettings()
+    worker: WorkerSettings = WorkerSettings()
+    api: ApiSettings = ApiSettings()
