@@ -137,7 +137,7 @@ def _timestamp_from_text(text: str) -> int:
     if _INTEGER.fullmatch(text):
         return int(text)
     if not _RFC3339.fullmatch(text):
-        raise EventError("timestamp", "format", f"is neither epoch milliseconds nor RFC 3339 with offset: {text[:40]!r}")
+        raise EventError("timestamp", "format", f"is neither epoch milliseconds nor RFC 3339: {text[:40]!r}")
     try:
         moment = datetime.fromisoformat(text.upper())
     except ValueError as error:

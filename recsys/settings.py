@@ -9,16 +9,21 @@ already use, ``KAFKA_BOOTSTRAP_SERVERS`` and ``REDIS_URL``.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from tomllib import TOMLDecodeError
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings.exceptions import SettingsError as SettingsSourceError
 
 from recsys.errors import SettingsError
 from recsys.sessions import SessionRule
@@ -128,7 +133,11 @@ class Settings(BaseSettings):
     """All sections together, as a process sees them."""
 
     model_config = SettingsConfigDict(
-        env_prefix="RECSYS_", env_nested_delimiter="__", extra="forbid", frozen=True, nested_model_default_partial_update=True
+        env_prefix="RECSYS_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
     )
 
     bundles: Path = Field(Path("bundles"), description="Directory of published model bundles.")
@@ -139,3 +148,57 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     worker: WorkerSettings = WorkerSettings()
     api: ApiSettings = ApiSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags over environment over file."""
+        return (
+            init_settings,
+            env_settings,
+            WellKnownNames(settings_cls),
+            TomlConfigSettingsSource(settings_cls, _file()),
+        )
+
+
+class WellKnownNames(PydanticBaseSettingsSource):
+    """The environment variables that other tools use for the same addresses."""
+
+    names = MappingProxyType({"KAFKA_BOOTSTRAP_SERVERS": ("kafka", "bootstrap_servers"), "REDIS_URL": ("redis", "url")})
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Required by the base class; :meth:`__call__` gives all values at once."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """``{section: {name: value}}`` for each variable that is set."""
+        values: dict[str, Any] = {}
+        for variable, (section, name) in self.names.items():
+            if value := os.environ.get(variable):
+                values.setdefault(section, {})[name] = value
+        return values
+
+
+def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
+    """The settings of this process; ``overrides`` are what flags gave.
+
+    Raises:
+        SettingsError: names the setting and what is wrong with its value.
+    """
+    try:
+        return Settings(**(overrides or {}))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise SettingsError(f"settings: {problems}") from None
+    except (SettingsSourceError, TOMLDecodeError, OSError) as error:
+        raise SettingsError(f"settings: {_file()}: {error}") from None
+
+
+def _file() -> Path:
+    return Path(os.environ.get("RECSYS_SETTINGS", "recsys.toml"))

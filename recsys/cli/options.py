@@ -1,0 +1,80 @@
+"""Command line flags made from the settings, so that a default is written once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from recsys.settings import Settings, load_settings
+
+PREFIXED = frozenset({"kafka", "redis"})  # sections whose field names mean nothing alone: --kafka-topic, --redis-url
+
+
+def with_settings(*sections: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add a flag for each field of the sections, and pass the ``settings`` that result to the command.
+
+    ``"bundles"`` names the single setting of that name.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def run(**arguments: Any) -> Any:
+            overrides: dict[str, Any] = {}
+            for section in sections:
+                if section == "bundles":
+                    overrides[section] = arguments.pop(section)
+                    continue
+                values = {name: arguments.pop(_parameter(section, name)) for name in _fields(section)}
+                overrides[section] = {name: value for name, value in values.items() if value is not None}
+            given = {name: value for name, value in overrides.items() if value not in (None, {})}
+            return command(settings=load_settings(given), **arguments)
+
+        wrapped: Callable[..., Any] = run
+        for section in reversed(sections):
+            for option in reversed(_options(section)):
+                wrapped = option(wrapped)
+        return wrapped
+
+    return decorate
+
+
+def _options(section: str) -> list[Callable[[Callable[..., Any]], Callable[..., Any]]]:
+    if section == "bundles":
+        field = Settings.model_fields["bundles"]
+        return [click.option("--bundles", type=click.Path(path_type=Path), help=_help(field))]
+    return [
+        click.option(_flag(section, name, field), _parameter(section, name), type=_type(field), help=_help(field))
+        for name, field in _fields(section).items()
+    ]
+
+
+def _fields(section: str) -> dict[str, FieldInfo]:
+    model = Settings.model_fields[section].annotation
+    assert isinstance(model, type)
+    assert issubclass(model, BaseModel)
+    return model.model_fields
+
+
+def _parameter(section: str, name: str) -> str:
+    return f"{section}_{name}"
+
+
+def _flag(section: str, name: str, field: FieldInfo) -> str:
+    flag = (f"{section}-{name}" if section in PREFIXED else name).replace("_", "-")
+    return f"--{flag}/--no-{flag}" if field.annotation is bool else f"--{flag}"
+
+
+def _type(field: FieldInfo) -> Any:
+    if get_origin(field.annotation) is Literal:
+        return click.Choice(get_args(field.annotation))
+    return field.annotation if field.annotation in (int, float, bool) else str
+
+
+def _help(field: FieldInfo) -> str:
+    return f"{field.description} [default: {field.default}]"
