@@ -1,0 +1,213 @@
+"""How recommenders are compared: the next item, ranked among all items, ties counted against the recommender.
+
+Every event of a test session but its first is one prediction, made from all events before it in the session. There is
+no sampling of candidates, and no case is left out: a recommender that yields fewer rows than there are predictions, or
+a score that is not a number, is refused. The split is by time only and is not made here: it is the dataset's.
+
+The rank of the target is the number of items with a score at least as high, itself included. So a recommender that
+gives every item the same score ranks every target last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.errors import InputError
+from recsys.evaluation.metrics import Interval, bootstrap, hits, interval, reciprocal_ranks
+from recsys.sessions import Sessions
+
+KS = (1, 5, 10, 20)
+LIST_LENGTH = 20  # items in a recommendation list, for coverage
+CHUNK_SCORES = 1 << 22  # scores in one chunk (16 MiB), which bounds the memory of an evaluation
+
+
+class Recommender(Protocol):
+    """What can be evaluated."""
+
+    name: str
+
+    def predict(self, sessions: Sessions) -> Iterator[NDArray[np.float32]]:
+        """Scores over all items for each prediction in order, in chunks ``[n, items]``.
+
+        A prediction is each event but the first of its session, given all events before it in the session. ``-inf``
+        says that an item is never recommended.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The predictions that sessions ask for, in order.
+
+    Attributes:
+        event: int64 ``[predictions]``, index of the target among the sessions' events.
+        target: int32 ``[predictions]``, row of the item to predict.
+        session: int64 ``[predictions]``, index of the session.
+        position: int64 ``[predictions]``, events of the session that stand before the target (1 or more).
+    """
+
+    event: NDArray[np.int64]
+    target: NDArray[np.int32]
+    session: NDArray[np.int64]
+    position: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, sessions: Sessions) -> Predictions:
+        """All predictions of ``sessions``."""
+        owner = sessions.owner
+        position = np.arange(sessions.events) - sessions.starts[owner]
+        event = np.flatnonzero(position)
+        return cls(event, sessions.items[event], owner[event], position[event])
+
+    def __len__(self) -> int:
+        return len(self.event)
+
+    def chunks(self, items: int) -> Iterator[Predictions]:
+        """Runs of predictions short enough that a chunk of scores over ``items`` items stays within its bound."""
+        size = max(1, CHUNK_SCORES // items)
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield Predictions(self.event[part], self.target[part], self.session[part], self.position[part])
+
+    def histories(self, longest: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """The events before each target: what a recommender may look at.
+
+        Returns:
+            Three columns ``[pairs]``: the prediction (index into this object), the event (index among the sessions'
+            events), and its distance back from the target (1 for the event directly before). At most the ``longest``
+            last events of a history are given; within a prediction the order is from the last event to the first.
+        """
+        lengths = self.position if longest is None else np.minimum(self.position, longest)
+        prediction = np.repeat(np.arange(len(self)), lengths)
+        back = np.arange(len(prediction)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
+        return prediction, self.event[prediction] - back, back
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a recommender did on each prediction.
+
+    Attributes:
+        name: the recommender's.
+        ranks: int32 ``[predictions]``, pessimistic rank of each target, from 1.
+        recommended: int64 ``[items]``, how many of the top-20 lists hold each item.
+        predictions: what was asked.
+        ks: cut-offs that :meth:`as_dict` reports.
+    """
+
+    name: str
+    ranks: NDArray[np.int32]
+    recommended: NDArray[np.int64]
+    predictions: Predictions
+    ks: tuple[int, ...] = KS
+
+    def recall(self, k: int) -> float:
+        """Share of predictions whose target is among the first ``k``."""
+        return float(hits(self.ranks, k).mean())
+
+    def mrr(self, k: int) -> float:
+        """Mean reciprocal rank, 0 for targets beyond ``k``."""
+        return float(reciprocal_ranks(self.ranks, k).mean())
+
+    @property
+    def coverage(self) -> float:
+        """Share of all items that stand in at least one top-20 list."""
+        return float(np.count_nonzero(self.recommended) / len(self.recommended))
+
+    @cached_property
+    def intervals(self) -> dict[str, Interval]:
+        """95% bootstrap intervals over sessions of each Recall@k and MRR@k, by name as in :meth:`as_dict`."""
+        means = bootstrap(np.stack(list(self._columns().values()), axis=1), self.predictions.session)
+        return {name: interval(column) for name, column in zip(self._columns(), means.T, strict=True)}
+
+    def difference(self, other: Result, metric: str) -> Interval:
+        """95% paired bootstrap interval of ``metric`` of this result minus that of ``other``.
+
+        Raises:
+            InputError: the two were not asked the same predictions.
+        """
+        if not np.array_equal(self.predictions.event, other.predictions.event):
+            raise InputError(f"{self.name} and {other.name} were not evaluated on the same predictions")
+        paired = self._columns()[metric] - other._columns()[metric]
+        return interval(bootstrap(paired, self.predictions.session))
+
+    def as_dict(self) -> dict[str, float]:
+        """``recall@k`` and ``mrr@k`` for each k, and ``coverage@20``."""
+        values = {name: float(column.mean()) for name, column in self._columns().items()}
+        return {**values, f"coverage@{LIST_LENGTH}": self.coverage}
+
+    def _columns(self) -> dict[str, NDArray[np.float64]]:
+        recalls = {f"recall@{k}": hits(self.ranks, k) for k in self.ks}
+        return recalls | {f"mrr@{k}": reciprocal_ranks(self.ranks, k) for k in self.ks}
+
+
+def evaluate(
+    recommender: Recommender,
+    sessions: Sessions,
+    counts: NDArray[np.int64],
+    ks: Sequence[int] = KS,
+    advance: Callable[[int], object] = lambda _: None,
+) -> Result:
+    """Rank the target of every prediction that ``sessions`` ask for.
+
+    Args:
+        recommender: what to evaluate.
+        sessions: test sessions, of length 2 or more where they shall count.
+        counts: ``[items]``, training events of each item; its length says how many items there are.
+        ks: cut-offs to report.
+        advance: called with the number of predictions in each chunk, to show progress.
+
+    Raises:
+        InputError: there is nothing to predict, or the recommender breaks its contract: wrong shape, a NaN, or
+            another number of rows than there are predictions.
+    """
+    predictions, items = Predictions.of(sessions), len(counts)
+    if not len(predictions):
+        raise InputError("nothing to evaluate: no session has a second event")
+    ranks = np.zeros(len(predictions), np.int32)
+    recommended = np.zeros(items, np.int64)
+    done = 0
+    for scores in recommender.predict(sessions):
+        if scores.ndim != 2 or scores.shape[1] != items:
+            raise InputError(f"{recommender.name} gave scores of shape {scores.shape}, not [n, {items}]")
+        target = predictions.target[done : done + len(scores)]
+        if len(target) < len(scores):
+            raise InputError(f"{recommender.name} gave more rows of scores than the {len(predictions)} predictions")
+        ranks[done : done + len(scores)] = pessimistic_ranks(scores, target, recommender.name)
+        recommended += np.bincount(top_items(scores), minlength=items)
+        done += len(scores)
+        advance(len(scores))
+    if done < len(predictions):
+        raise InputError(f"{recommender.name} gave {done} rows of scores for {len(predictions)} predictions")
+    return Result(recommender.name, ranks, recommended, predictions, tuple(ks))
+
+
+def pessimistic_ranks(
+    scores: NDArray[np.float32], target: NDArray[np.int32], name: str = "the recommender"
+) -> NDArray[np.int64]:
+    """``[n]``: how many items of ``scores`` ``[n, items]`` score at least as high as the target, itself included.
+
+    Raises:
+        InputError: a score is NaN.
+    """
+    if np.isnan(scores).any():
+        raise InputError(f"{name} gave a score that is not a number")
+    own = scores[np.arange(len(target)), target]
+    ranks: NDArray[np.int64] = np.count_nonzero(scores >= own[:, None], axis=1)
+    return ranks
+
+
+def top_items(scores: NDArray[np.float32], k: int = LIST_LENGTH) -> NDArray[np.int64]:
+    """The rows that stand in the top-``k`` lists of ``scores`` ``[n, items]``, all lists together in no order.
+
+    Items scored ``-inf`` are in no list.
+    """
+    k = min(k, scores.shape[1])
+    top = np.argpartition(scores, -k, axis=1)[:, -k:]
+    return top[np.take_along_axis(scores, top, axis=1) > -np.inf]
