@@ -1,0 +1,382 @@
+"""The session dataset: what the Beam pipeline writes and training reads.
+
+::
+
+    dataset/
+        manifest.json         settings, split, counts, hash of each file; no wall-clock time: same input, same bytes
+        vocabulary.json       item ids in row order with their counts
+        train/*.parquet       sessions that begin before the validation boundary, events before the test boundary
+        validation/*.parquet  sessions that begin between the boundaries, events before the test boundary
+        test/*.parquet        sessions that begin at or after the test boundary; only items of the vocabulary
+        dead-letter.jsonl     lines that could not be read, with file, line and reason
+
+A Parquet row is one session: ``user_id`` string, ``items`` list<int32> (vocabulary rows), ``times`` list<int64> (epoch
+milliseconds), ``types`` list<int8> (positions in ``event_types``). A dataset appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+
+from recsys.errors import DatasetError
+from recsys.events import DEFAULT_EVENT_TYPE
+from recsys.files import sha256, staged_directory
+from recsys.sessions import Sessions
+from recsys.settings import SessionSettings
+from recsys.vocabulary import Vocabulary
+
+SCHEMA_VERSION: Literal[1] = 1
+SPLITS = ("train", "validation", "test")
+MIN_EVENTS = 2  # a shorter session holds nothing to predict
+_SCHEMA = pa.schema(
+    [
+        ("user_id", pa.large_string()),
+        ("items", pa.list_(pa.int32())),
+        ("times", pa.list_(pa.int64())),
+        ("types", pa.list_(pa.int8())),
+    ]
+)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Split(_Model):
+    """Where time cuts the log, in epoch milliseconds; ``None`` where that part was not asked for."""
+
+    validation_from: int | None = None
+    test_from: int | None = None
+
+
+class Counts(_Model):
+    """What became of every line read.
+
+    ``rejected`` lines are in the dead letter; ``filtered`` events fell to the session settings, ``cut`` events to the
+    time split. Each is by reason.
+    """
+
+    read: int
+    kept: int
+    duplicates: int = 0
+    repeats: int = 0
+    rejected: dict[str, int] = {}
+    filtered: dict[str, int] = {}
+    cut: dict[str, int] = {}
+
+    def check(self) -> None:
+        """Refuse counts that do not add up.
+
+        Raises:
+            DatasetError: events were lost or invented on the way.
+        """
+        parts = [self.rejected, self.filtered, self.cut]
+        total = self.kept + self.duplicates + self.repeats + sum(sum(part.values()) for part in parts)
+        if total != self.read:
+            raise DatasetError(f"counts do not add up: {self.read} events read, {total} accounted for: {self}")
+
+
+class Size(_Model):
+    """How much one split holds."""
+
+    events: int
+    sessions: int
+    items: int
+
+
+class DatasetFile(_Model):
+    """One file of the dataset; ``path`` is relative to it."""
+
+    path: str
+    rows: int
+    sha256: str
+
+
+class Manifest(_Model):
+    """What a dataset is, where it came from in numbers, and what its files must hash to.
+
+    ``content_hash`` names the vocabulary, settings, split and sessions, however they are spread over files.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    session_settings: SessionSettings
+    event_types: list[str]
+    parameters: dict[str, JsonValue]
+    split: Split
+    counts: Counts
+    sizes: dict[str, Size]
+    files: list[DatasetFile]
+    content_hash: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A session dataset on disk, read split by split into columns."""
+
+    path: Path
+    manifest: Manifest
+    vocabulary: Vocabulary
+
+    @classmethod
+    def open(cls, path: str | Path, verify: bool = True) -> Dataset:
+        """Open the dataset in the directory ``path``; ``verify`` compares each file with its hash.
+
+        Raises:
+            DatasetError: names the file that is missing, unreadable or altered.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            raise DatasetError(f"{path}: no such dataset directory")
+        manifest = _read_manifest(path / "manifest.json")
+        if verify:
+            for entry in manifest.files:
+                _verify(path, entry)
+        try:
+            vocabulary = Vocabulary.load(path / "vocabulary.json")
+        except OSError as error:
+            raise DatasetError(f"{path / 'vocabulary.json'}: {error.strerror}") from None
+        return cls(path, manifest, vocabulary)
+
+    @property
+    def event_types(self) -> list[str]:
+        """The event type of each code."""
+        return self.manifest.event_types
+
+    @property
+    def session_settings(self) -> SessionSettings:
+        """The settings by which the sessions were cut and filtered."""
+        return self.manifest.session_settings
+
+    def training(self) -> Sessions:
+        """Events before the validation boundary, in sessions of two or more."""
+        sessions, _ = self._read("train")
+        boundary = self.manifest.split.validation_from
+        if boundary is not None:
+            sessions = sessions.keep_events(sessions.times < boundary)
+        return _long_enough(sessions)
+
+    def validation(self) -> Sessions:
+        """Sessions between the two boundaries, of items seen in :meth:`training`, of two or more events."""
+        sessions, _ = self._read("validation")
+        known = np.zeros(len(self.vocabulary), np.bool_)
+        known[self.training().items] = True
+        return _long_enough(sessions.keep_events(known[sessions.items]))
+
+    def development(self) -> Sessions:
+        """Everything before the test boundary, in sessions of two or more."""
+        return self._read("train", "validation")[0]
+
+    def test(self) -> Sessions:
+        """Sessions that begin at or after the test boundary, of items in the vocabulary, of two or more events."""
+        return self._read("test")[0]
+
+    def test_users(self) -> list[str]:
+        """The user id of each session of :meth:`test`."""
+        users: list[str] = self._read("test")[1].to_pylist()
+        return users
+
+    def _read(self, *splits: str) -> tuple[Sessions, pa.Array]:
+        """The sessions of some splits with their users, in the order of (session start, user)."""
+        paths = [entry.path for entry in self.manifest.files if entry.path.split("/")[0] in splits]
+        try:
+            tables = [pq.read_table(self.path / path, schema=_SCHEMA) for path in paths]
+        except (OSError, pa.ArrowException) as error:
+            raise DatasetError(f"{self.path}: cannot read sessions: {error}") from None
+        table = pa.concat_tables([_SCHEMA.empty_table(), *tables]).combine_chunks()
+        starts = pc.list_element(table["times"], 0)
+        order = pc.sort_indices(
+            pa.table({"start": starts, "user": table["user_id"]}), [("start", "ascending"), ("user", "ascending")]
+        )
+        table = table.take(order).combine_chunks()
+        items, times, types = (_only_chunk(table[name]) for name in ("items", "times", "types"))
+        sessions = Sessions(
+            items.flatten().to_numpy(),
+            times.flatten().to_numpy(),
+            types.flatten().to_numpy(),
+            (items.offsets.to_numpy() - items.offsets[0].as_py()).astype(np.int64),
+        )
+        return sessions, table["user_id"]
+
+
+def write_sessions(path: Path, sessions: Sessions, user_ids: Sequence[str] | pa.Array) -> None:
+    """Write sessions, in the order given, as one Parquet file; ``user_ids`` has shape ``[sessions]``."""
+    offsets = pa.array(sessions.starts.astype(np.int32))
+    columns = [pa.ListArray.from_arrays(offsets, pa.array(c)) for c in (sessions.items, sessions.times, sessions.types)]
+    users = (
+        user_ids.cast(pa.large_string()) if isinstance(user_ids, pa.Array) else pa.array(user_ids, pa.large_string())
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_arrays([users, *columns], schema=_SCHEMA), path, compression="zstd")
+
+
+def finish(
+    directory: Path,
+    *,
+    vocabulary: Vocabulary,
+    settings: SessionSettings,
+    event_types: Sequence[str],
+    split: Split,
+    counts: Counts,
+    sizes: dict[str, Size],
+    fingerprints: dict[str, str],
+    parameters: dict[str, JsonValue],
+) -> Manifest:
+    """Write vocabulary and manifest around the session files that ``directory`` holds.
+
+    ``fingerprints`` has the :func:`fingerprint` of each split's sessions as hexadecimal text.
+
+    Raises:
+        DatasetError: the counts do not add up.
+    """
+    counts.check()
+    vocabulary.save(directory / "vocabulary.json")
+    (directory / "dead-letter.jsonl").touch()
+    files = [_describe(directory, path) for path in sorted(directory.rglob("*")) if path.is_file()]
+    identity = hashlib.sha256((directory / "vocabulary.json").read_bytes())
+    for part in (
+        settings.model_dump_json(),
+        split.model_dump_json(),
+        repr(list(event_types)),
+        repr(sorted(fingerprints.items())),
+    ):
+        identity.update(part.encode())
+    manifest = Manifest(
+        session_settings=settings,
+        event_types=list(event_types),
+        parameters=parameters,
+        split=split,
+        counts=counts,
+        sizes=sizes,
+        files=files,
+        content_hash=identity.hexdigest(),
+    )
+    (directory / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n")
+    return manifest
+
+
+def write_dataset(
+    path: Path,
+    vocabulary: Vocabulary,
+    sessions: dict[str, tuple[Sessions, Sequence[str]]],
+    split: Split,
+    settings: SessionSettings | None = None,
+    event_types: Sequence[str] = (DEFAULT_EVENT_TYPE,),
+    overwrite: bool = False,
+) -> Dataset:
+    """Write a small dataset from memory; ``sessions`` maps ``train``, ``validation``, ``test`` to sessions and users.
+
+    Raises:
+        RecsysError: ``path`` exists and ``overwrite`` is false.
+    """
+    with staged_directory(path, overwrite=overwrite) as directory:
+        for name, (part, users) in sessions.items():
+            write_sessions(directory / name / "00000.parquet", part, users)
+        kept = sum(part.events for part, _ in sessions.values())
+        finish(
+            directory,
+            vocabulary=vocabulary,
+            settings=settings or SessionSettings(),
+            event_types=event_types,
+            split=split,
+            counts=Counts(read=kept, kept=kept),
+            sizes={name: measure(part) for name, (part, _) in sessions.items()},
+            fingerprints={
+                name: f"{fingerprint(part, hash_texts(users)):032x}" for name, (part, users) in sessions.items()
+            },
+            parameters={},
+        )
+    return Dataset.open(path)
+
+
+def measure(sessions: Sessions) -> Size:
+    """The size of a split."""
+    return Size(events=sessions.events, sessions=len(sessions), items=len(np.unique(sessions.items)))
+
+
+def fingerprint(sessions: Sessions, user_hashes: NDArray[np.uint64]) -> int:
+    """128 bits that name a set of sessions in whatever order or parts: parts add up modulo 2**128.
+
+    It tells two datasets apart; tampering is what the files' SHA-256 are for.
+    """
+    position = np.arange(sessions.events) - np.repeat(sessions.starts[:-1], sessions.lengths)
+    state = user_hashes[sessions.owner]
+    for column in (position, sessions.items, sessions.times, sessions.types):
+        state = scramble(state ^ scramble(column.astype(np.uint64)))
+    low, high = (int(np.sum(lane, dtype=np.uint64)) for lane in (state, scramble(state)))
+    return (high << 64) | low
+
+
+def scramble(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A bijection of 64-bit words in which each bit of input moves each bit of output (the finaliser of SplitMix64)."""
+    words = words + np.uint64(0x9E3779B97F4A7C15)
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+def hash_texts(texts: Sequence[str] | pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
+    """A 64-bit hash of each text's UTF-8 bytes, the same on every machine: uint64 ``[len(texts)]``."""
+    array = pa.array(texts, pa.large_string()) if not isinstance(texts, pa.Array | pa.ChunkedArray) else texts
+    if isinstance(array, pa.ChunkedArray):
+        array = _only_chunk(array)
+    array = array.cast(pa.large_binary())
+    offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
+    data = array.buffers()[2]
+    padded = np.frombuffer((data.to_pybytes() if data else b"") + bytes(8), np.uint8)
+    # Every byte position as the little-endian word that begins there.
+    words = np.ndarray(len(padded) - 7, "<u8", padded, strides=(1,))
+    starts, lengths = offsets[:-1], np.diff(offsets)
+    state = scramble(lengths.astype(np.uint64))
+    for done in range(0, int(lengths.max(initial=0)), 8):
+        active = np.flatnonzero(lengths > done)
+        shift = (8 * np.maximum(8 - (lengths[active] - done), 0)).astype(np.uint64)
+        state[active] = scramble(state[active] ^ (words[starts[active] + done] << shift))
+    return state
+
+
+def _long_enough(sessions: Sessions) -> Sessions:
+    return sessions.keep_sessions(sessions.lengths >= MIN_EVENTS)
+
+
+def _only_chunk(column: pa.ChunkedArray) -> pa.Array:
+    column = column.combine_chunks()
+    return column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}: not a session dataset, or an incomplete one") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DatasetError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _describe(directory: Path, path: Path) -> DatasetFile:
+    name = path.relative_to(directory).as_posix()
+    if path.suffix == ".parquet":
+        rows = pq.read_metadata(path).num_rows
+    else:
+        with path.open("rb") as file:
+            rows = sum(1 for _ in file)
+    return DatasetFile(path=name, rows=rows, sha256=sha256(path))
+
+
+def _verify(directory: Path, entry: DatasetFile) -> None:
+    path = directory / entry.path
+    if not path.is_file():
+        raise DatasetError(f"{path}: is missing, though the manifest lists it")
+    if sha256(path) != entry.sha256:
+        raise DatasetError(f"{path}: has been altered: its hash is not the one in the manifest")
