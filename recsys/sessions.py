@@ -147,4 +147,5 @@ def _repeated_ids(users: NDArray[np.int64], event_ids: NDArray[np.uint64]) -> ND
     order = np.lexsort((np.arange(len(users)), event_ids, users))
     repeated = np.zeros(len(users), np.bool_)
     repeated[order] = _exact_duplicates(users[order], event_ids[order])
-    return repeated & (event_ids != NO_ID)
+    repeated &= event_ids != NO_ID
+    return repeated

@@ -1,0 +1,248 @@
+"""A model as files, and the directory of published versions that serving reads.
+
+A *model directory* is what training writes: ``weights.safetensors``, ``vocabulary.json`` and ``model.json``. Publishing
+copies it into a *bundle*: the same files, the evaluation results if there are any, and ``manifest.json`` with the hash
+of each file. A bundle is named by time and content hash and never changes. The file ``current`` beside the bundles
+holds the name of the version to serve; it is replaced in one step.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from recsys.errors import BundleError, InputError, MissingInputError
+from recsys.files import content_hash, sha256, staged_directory, write_atomically
+from recsys.settings import ModelSettings, SessionSettings
+from recsys.vocabulary import Vocabulary
+
+WEIGHTS, VOCABULARY, DESCRIPTION, EVALUATION = "weights.safetensors", "vocabulary.json", "model.json", "evaluation.json"
+MANIFEST, CURRENT = "manifest.json", "current"
+SCHEMA = 1
+
+Weights = Mapping[str, NDArray[np.float32]]
+
+
+class Description(BaseModel):
+    """``model.json``: what the weights mean."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA
+    model: ModelSettings
+    sessions: SessionSettings
+    event_types: tuple[str, ...]
+    dataset: str
+
+
+class Manifest(BaseModel):
+    """``manifest.json``: what a bundle holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: int = SCHEMA
+    version: str
+    created: datetime
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Model:
+    """Everything serving must know: weights, the row of each item, and how sessions are cut."""
+
+    weights: Weights
+    vocabulary: Vocabulary
+    description: Description
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A published model.
+
+    ``digest`` is a 64-bit number from the content hash: user states and lists carry it to say which model made them.
+    """
+
+    version: str
+    path: Path
+    manifest: Manifest
+    model: Model
+
+    @property
+    def digest(self) -> int:
+        """The content hash part of the version's name as a number."""
+        return digest_of(self.version)
+
+
+def digest_of(version: str) -> int:
+    """The content hash part of a version's name as a 64-bit number."""
+    return int(version.rpartition("-")[2], 16)
+
+
+def save_model(directory: Path, model: Model) -> None:
+    """Write a model's three files into an existing directory."""
+    save_file({name: np.ascontiguousarray(value) for name, value in model.weights.items()}, directory / WEIGHTS)
+    model.vocabulary.save(directory / VOCABULARY)
+    (directory / DESCRIPTION).write_text(model.description.model_dump_json(indent=1))
+
+
+def load_model(path: Path) -> Model:
+    """Read a model directory, a bundle (verified), or the current bundle of a directory of bundles.
+
+    Raises:
+        MissingInputError: nothing is there.
+        BundleError: names the file that is missing, altered or does not fit the others.
+    """
+    if (path / CURRENT).exists():
+        return Bundles(path).open().model
+    if (path / MANIFEST).exists():
+        return open_bundle(path).model
+    return _load_files(path)
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Read one published version and verify the hash of each of its files.
+
+    Raises:
+        MissingInputError: no such bundle.
+        BundleError: names the file that is missing or altered.
+    """
+    if not (path / MANIFEST).is_file():
+        raise MissingInputError(f"{path}: no bundle here ({MANIFEST} is missing)")
+    try:
+        manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
+    except ValidationError as error:
+        raise BundleError(f"{path / MANIFEST}: {error.errors()[0]['msg']}") from None
+    if manifest.schema_version != SCHEMA:
+        raise BundleError(f"{path / MANIFEST}: schema {manifest.schema_version}, this program reads {SCHEMA}")
+    for name, expected in manifest.files.items():
+        if not (path / name).is_file():
+            raise BundleError(f"{path / name}: missing")
+        if sha256(path / name) != expected:
+            raise BundleError(f"{path / name}: altered, its SHA-256 is not the one in {MANIFEST}")
+    if not manifest.version.endswith(content_hash(manifest.files)[:16]):
+        raise BundleError(f"{path / MANIFEST}: altered, version {manifest.version} is not that of its files")
+    return Bundle(manifest.version, path, manifest, _load_files(path))
+
+
+class Bundles:
+    """A directory of published bundles and the pointer to the current one."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def versions(self) -> list[str]:
+        """Published versions, oldest first."""
+        return sorted(path.parent.name for path in self.directory.glob(f"*/{MANIFEST}"))
+
+    def current(self) -> str:
+        """The version that serves.
+
+        Raises:
+            MissingInputError: nothing has been published.
+        """
+        try:
+            return (self.directory / CURRENT).read_text().strip()
+        except FileNotFoundError:
+            raise MissingInputError(f"{self.directory}: no bundle is published here (see recsys publish)") from None
+
+    def open(self, version: str | None = None) -> Bundle:
+        """Read and verify a version, by default the current one."""
+        return open_bundle(self.directory / (version or self.current()))
+
+    def vocabulary_of(self, digest: int) -> Vocabulary | None:
+        """The vocabulary by which states and lists with this digest were written, or None where it is gone."""
+        for version in self.versions():
+            if digest_of(version) == digest:
+                return open_bundle(self.directory / version).model.vocabulary
+        return None
+
+    def publish(self, model: Path, evaluation: Path | None = None) -> str:
+        """Copy a model directory into a new bundle, verify it, and make it the current one.
+
+        Returns:
+            The new version's name.
+
+        Raises:
+            BundleError: the model directory is incomplete or does not fit together.
+        """
+        load_model(model)
+        sources = {name: model / name for name in (WEIGHTS, VOCABULARY, DESCRIPTION)}
+        if evaluation is not None:
+            sources[EVALUATION] = evaluation
+        hashes = {name: sha256(path) for name, path in sources.items()}
+        created = datetime.now(UTC)
+        version = f"{created:%Y%m%dT%H%M%S%fZ}-{content_hash(hashes)[:16]}"
+        with staged_directory(self.directory / version) as staging:
+            for name, path in sources.items():
+                shutil.copyfile(path, staging / name)
+            manifest = Manifest(version=version, created=created, files=hashes)
+            (staging / MANIFEST).write_text(manifest.model_dump_json(indent=1))
+            open_bundle(staging)
+        self.point_to(version)
+        return version
+
+    def rollback(self, version: str | None = None) -> str:
+        """Make an older version current: the one published before the current one, or the one named.
+
+        Raises:
+            MissingInputError: there is no such version.
+            BundleError: that version is altered.
+        """
+        if version is None:
+            older = [name for name in self.versions() if name < self.current()]
+            if not older:
+                raise MissingInputError(f"{self.directory}: no version is older than {self.current()}")
+            version = older[-1]
+        self.open(version)
+        self.point_to(version)
+        return version
+
+    def point_to(self, version: str) -> None:
+        """Move the pointer, in one step."""
+        write_atomically(self.directory / CURRENT, f"{version}\n".encode())
+
+
+def _load_files(path: Path) -> Model:
+    if not path.is_dir():
+        raise MissingInputError(f"{path}: no such model directory")
+    for name in (WEIGHTS, VOCABULARY, DESCRIPTION):
+        if not (path / name).is_file():
+            raise BundleError(f"{path / name}: missing")
+    try:
+        description = Description.model_validate_json((path / DESCRIPTION).read_bytes())
+        weights: Weights = load_file(path / WEIGHTS)
+        vocabulary = Vocabulary.load(path / VOCABULARY)
+    except ValidationError as error:
+        raise BundleError(f"{path / DESCRIPTION}: {error.errors()[0]['msg']}") from None
+    except SafetensorError as error:
+        raise BundleError(f"{path / WEIGHTS}: {error}") from None
+    except InputError as error:
+        raise BundleError(str(error)) from None
+    _check_shapes(path, weights, vocabulary, description)
+    return Model(weights, vocabulary, description)
+
+
+def _check_shapes(path: Path, weights: Weights, vocabulary: Vocabulary, description: Description) -> None:
+    units, items = description.model.units, len(vocabulary)
+    expected = {"embedding": (items, units), "bias": (items,)}
+    if description.model.embedding == "separate":
+        expected["output"] = (items, units)
+    for layer in range(description.model.layers):
+        expected[f"gru.{layer}.kernel"] = expected[f"gru.{layer}.recurrent"] = (units, 3 * units)
+        expected[f"gru.{layer}.bias"] = (3 * units,)
+    found = {name: value.shape for name, value in weights.items()}
+    if found != expected:
+        wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+        shapes = ", ".join(f"{name} is {found.get(name)}, not {expected.get(name)}" for name in wrong)
+        raise BundleError(f"{path / WEIGHTS}: {shapes} ({items} items, {description.model.layers} layers of {units})")
+    if any(not np.isfinite(value).all() for value in weights.values()):
+        raise BundleError(f"{path / WEIGHTS}: holds numbers that are not finite")

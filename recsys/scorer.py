@@ -1,0 +1,158 @@
+"""The model as serving runs it: one GRU step, scores, top-K. NumPy only.
+
+Hidden states are float32 ``[batch, layers * units]``, the layers side by side; a session starts from zeros. The step is
+that of Cho et al. 2014 as Hidasi et al. 2016 use it, the reset applied before the product::
+
+    z  = sigmoid(x Wz + h Uz + bz)          update gate
+    r  = sigmoid(x Wr + h Ur + br)          reset gate
+    c  = tanh(x Wc + (r * h) Uc + bc)       candidate
+    h' = (1 - z) h + z c
+
+It is computed in blocks of a fixed number of rows, because a BLAS may sum in another order for another shape: a user's
+state must not depend on who else is in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.bundle import Weights
+from recsys.sessions import Sessions
+
+BLOCK = 32  # rows of a step
+CHUNK_BYTES = 64 << 20  # scores held at a time while predicting
+
+Hidden = NDArray[np.float32]
+Rows = NDArray[np.int32]
+
+
+class Scorer:
+    """Steps and scores of one model.
+
+    Attributes:
+        items: rows of the vocabulary.
+        width: length of one hidden state, ``layers * units``.
+    """
+
+    name = "GRU"
+
+    def __init__(self, weights: Weights) -> None:
+        self._embedding = weights["embedding"]
+        self._output = np.ascontiguousarray(weights.get("output", self._embedding).T)
+        self._bias = weights["bias"]
+        self.items, self._units = self._embedding.shape
+        layers = sum(name.endswith(".kernel") for name in weights)
+        self._layers = [
+            tuple(weights[f"gru.{layer}.{part}"] for part in ("kernel", "recurrent", "bias")) for layer in range(layers)
+        ]
+        self.width = layers * self._units
+
+    def start(self, batch: int) -> Hidden:
+        """``[batch, width]``: states before the first click."""
+        return np.zeros((batch, self.width), np.float32)
+
+    def step(self, hidden: Hidden, rows: Rows) -> Hidden:
+        """Advance each state ``[batch, width]`` by one click on the item in ``rows`` ``[batch]``."""
+        result = np.empty_like(hidden)
+        block_hidden = np.zeros((BLOCK, self.width), np.float32)
+        block_input = np.zeros((BLOCK, self._units), np.float32)
+        for start in range(0, len(hidden), BLOCK):
+            count = min(BLOCK, len(hidden) - start)
+            block_hidden[:count] = hidden[start : start + count]
+            np.take(self._embedding, rows[start : start + count], axis=0, out=block_input[:count])
+            result[start : start + count] = self._step_block(block_hidden, block_input)[:count]
+        return result
+
+    def _step_block(self, hidden: Hidden, inputs: Hidden) -> Hidden:
+        units = self._units
+        result = np.empty_like(hidden)
+        for layer, (kernel, recurrent, bias) in enumerate(self._layers):
+            before = hidden[:, layer * units : (layer + 1) * units]
+            projected = inputs @ kernel + bias
+            gates = _sigmoid(projected[:, : 2 * units] + before @ recurrent[:, : 2 * units])
+            update, reset = gates[:, :units], gates[:, units:]
+            candidate = np.tanh(projected[:, 2 * units :] + (reset * before) @ recurrent[:, 2 * units :])
+            after: Hidden = before + update * (candidate - before)
+            result[:, layer * units : (layer + 1) * units] = inputs = after
+        return result
+
+    def advance(self, hidden: Hidden, clicks: Sequence[Sequence[int]]) -> Hidden:
+        """Advance each state ``[batch, width]`` by all the clicks on the rows given for it, in turn."""
+        lengths = np.array([len(rows) for rows in clicks], np.int64)
+        order = np.argsort(-lengths, kind="stable")
+        hidden = hidden.copy()
+        for position in range(int(lengths.max(initial=0))):
+            alive = order[: np.count_nonzero(lengths > position)]
+            hidden[alive] = self.step(hidden[alive], np.array([clicks[i][position] for i in alive], np.int32))
+        return hidden
+
+    def scores(self, hidden: Hidden) -> NDArray[np.float32]:
+        """``[batch, items]``: the score of each item as the next one."""
+        result: NDArray[np.float32] = hidden[:, -self._units :] @ self._output
+        result += self._bias
+        return result
+
+    def top_k(
+        self, hidden: Hidden, count: int, exclude: Sequence[Rows] | None = None
+    ) -> list[tuple[Rows, NDArray[np.float32]]]:
+        """For each state the best ``count`` items and their scores, best first, equal scores by row.
+
+        ``exclude`` gives for each state the rows that must not appear.
+        """
+        scores = self.scores(hidden)
+        if exclude is not None:
+            for row, excluded in zip(scores, exclude, strict=True):
+                row[excluded] = -np.inf
+        return best(scores, count)
+
+    def hidden_states(self, sessions: Sessions) -> Hidden:
+        """``[events, width]``: the state after each event of each session."""
+        order = np.argsort(-sessions.lengths, kind="stable")
+        lengths, starts = sessions.lengths[order], sessions.starts[:-1][order]
+        states = np.empty((sessions.events, self.width), np.float32)
+        hidden = self.start(len(sessions))
+        for position in range(int(lengths.max(initial=0))):
+            alive = int(np.count_nonzero(lengths > position))
+            events = starts[:alive] + position
+            hidden = self.step(hidden[:alive], sessions.items[events])
+            states[events] = hidden
+        return states
+
+    def predict(self, sessions: Sessions) -> Iterator[NDArray[np.float32]]:
+        """For each event but the first of its session, in order, the scores of all items before it; in chunks."""
+        rows = max(1, CHUNK_BYTES // (4 * self.items))
+        step = 4096  # sessions whose states are held at a time
+        for first in range(0, len(sessions), step):
+            starts = sessions.starts[first : first + step + 1]
+            begin, end = int(starts[0]), int(starts[-1])
+            part = Sessions(
+                sessions.items[begin:end], sessions.times[begin:end], sessions.types[begin:end], starts - begin
+            )
+            asked = np.ones(part.events, np.bool_)
+            asked[part.starts[1:] - 1] = False
+            states = self.hidden_states(part)[asked]
+            for start in range(0, len(states), rows):
+                yield self.scores(states[start : start + rows])
+
+
+def best(scores: NDArray[np.float32], count: int) -> list[tuple[Rows, NDArray[np.float32]]]:
+    """The ``count`` largest finite scores of each row of ``[batch, items]``, best first, equal scores by column."""
+    count = min(count, scores.shape[1])
+    cut = scores.shape[1] - count
+    thresholds = np.partition(scores, cut, axis=1)[:, cut] if count else np.full(len(scores), np.inf, np.float32)
+    found = []
+    for row, threshold in zip(scores, thresholds, strict=True):
+        candidates = np.flatnonzero((row >= threshold) & (row > -np.inf))
+        order = np.lexsort((candidates, -row[candidates]))[:count]
+        chosen = candidates[order].astype(np.int32)
+        found.append((chosen, row[chosen]))
+    return found
+
+
+def _sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The logistic function by tanh, which does not overflow."""
+    result: NDArray[np.float32] = 0.5 * (1.0 + np.tanh(0.5 * values))
+    return result

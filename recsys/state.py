@@ -1,0 +1,281 @@
+"""What the stream remembers of a user, and where a new click belongs in it.
+
+A state carries the events of the user's current session (the newest ``recent_items`` of them), the hidden state after
+them, and the position in the topic up to which clicks have been applied. :meth:`UserState.place` is the online form of
+the session rule in :mod:`recsys.sessions`: placing a user's events one by one, in any order that the carried events can
+mend, leaves the state that :func:`recsys.sessions.assemble` and a replay of the last session give.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.errors import InputError
+from recsys.events import ClickEvent
+from recsys.sessions import NO_ID, SessionRule, is_repeat, starts_session
+from recsys.vocabulary import UNKNOWN
+
+OTHER_TYPE = 255  # code of an event type that the training log did not have
+_MAX_AGE_MS = (1 << 32) - 1
+NEVER = -(1 << 62)  # the end of the session before a user's first
+
+# epoch, partition and offset come first: the store's script reads them.
+_HEADER = struct.Struct("<IiqQqqIHHB")
+_LIST_HEADER = struct.Struct("<QIiqqqH")
+
+
+class Position(NamedTuple):
+    """Where in the stream an event stands. ``epoch`` counts re-creations of the topic."""
+
+    epoch: int
+    partition: int
+    offset: int
+
+    def is_after(self, other: Position) -> bool:
+        """Whether an event here is new to a state that has applied everything up to ``other``."""
+        if (self.epoch, self.partition) != (other.epoch, other.partition):
+            return self.epoch >= other.epoch
+        return self.offset > other.offset
+
+
+BEGINNING = Position(0, -1, -1)
+
+
+class Click(NamedTuple):
+    """An event as the state keeps it. Compares by (time, row), the order of events in a session."""
+
+    time: int
+    row: int
+    kind: int
+    event_id: int
+
+    @classmethod
+    def of(cls, event: ClickEvent, row: int, kind: int) -> Click:
+        """The event with its item's row and its type's code."""
+        return cls(event.timestamp, row, kind, hash_id(event.event_id))
+
+    @property
+    def key(self) -> tuple[int, int, int]:
+        """What orders events, and what two exact duplicates share."""
+        return self.time, self.row, self.kind
+
+
+class Placed(Enum):
+    """What became of an event."""
+
+    APPLIED = "applied"
+    REPEATED = "repeat"
+    DUPLICATE = "duplicate"
+    UNKNOWN_ITEM = "unknown_item"
+    LATE = "late"
+
+
+@dataclass
+class UserState:
+    """One user's state; ``hidden`` is float32 ``[width]``, the hidden state after the carried events.
+
+    ``session_events`` counts the current session's events, carried or not; ``previous_end`` is the time of the last
+    event of the session before (epoch milliseconds), ``last_time`` that of the newest event.
+    """
+
+    model: int
+    hidden: NDArray[np.float32]
+    position: Position = BEGINNING
+    recent: list[Click] = field(default_factory=list)
+    session_events: int = 0
+    previous_end: int = NEVER
+    rebuild: bool = False
+    pending: list[int] = field(default_factory=list)
+
+    def place(self, click: Click, rule: SessionRule, capacity: int) -> Placed:
+        """Put a click where it belongs among the recent events.
+
+        Afterwards ``pending`` holds the rows by which the hidden state must advance, from zeros where ``rebuild`` is
+        set. The state is unchanged where the outcome is ``DUPLICATE`` or ``LATE``.
+        """
+        if self._holds(click):
+            return Placed.DUPLICATE
+        newest = self.recent[-1] if self.recent else None
+        if newest is None or starts_session(newest.time, click.time, rule.gap_ms):
+            self._open(click, newest)
+        elif click.key > newest.key:
+            self.recent.append(click)
+            self.session_events += 1
+            if rule.collapse_repeats and is_repeat(newest.row, click.row):
+                self._trim(capacity)
+                return Placed.UNKNOWN_ITEM if click.row == UNKNOWN else Placed.REPEATED
+            if click.row != UNKNOWN:
+                self.pending.append(click.row)
+        elif self._mends(click, rule):
+            self.recent.insert(bisect_left(self.recent, click.key, key=lambda event: event.key), click)
+            self.session_events += 1
+            self.start_over(rule)
+        else:
+            return Placed.LATE
+        self._trim(capacity)
+        return Placed.UNKNOWN_ITEM if click.row == UNKNOWN else Placed.APPLIED
+
+    def start_over(self, rule: SessionRule) -> None:
+        """Ask for the hidden state to be computed anew from the carried events."""
+        self.rebuild = True
+        self.pending = sequence(self.recent, rule)
+
+    def translate(self, model: int, rows: NDArray[np.int32] | None, width: int, rule: SessionRule) -> None:
+        """Carry the state over to another model: ``rows`` has the new row for each old one, None if that is lost."""
+        if rows is None:
+            self.recent, self.session_events = [], 0
+        else:
+            table = rows.tolist()
+            self.recent = [click._replace(row=table[click.row] if click.row >= 0 else UNKNOWN) for click in self.recent]
+        self.model = model
+        self.hidden = np.zeros(width, np.float32)
+        self.start_over(rule)
+
+    def seen(self) -> list[int]:
+        """The known items of the current session."""
+        return [click.row for click in self.recent if click.row != UNKNOWN]
+
+    def _holds(self, click: Click) -> bool:
+        if click.row != UNKNOWN and any(click.key == event.key for event in self.recent):
+            return True
+        return click.event_id != NO_ID and any(click.event_id == event.event_id for event in self.recent)
+
+    def _open(self, click: Click, newest: Click | None) -> None:
+        self.previous_end = newest.time if newest else self.previous_end
+        self.recent = [click]
+        self.session_events = 1
+        self.rebuild = True
+        self.pending = [] if click.row == UNKNOWN else [click.row]
+
+    def _mends(self, click: Click, rule: SessionRule) -> bool:
+        """Whether a late click falls into the current session, and all of that session is at hand."""
+        whole = self.session_events == len(self.recent)
+        joins_earlier = not starts_session(self.previous_end, click.time, rule.gap_ms)
+        return whole and not joins_earlier and not starts_session(click.time, self.recent[0].time, rule.gap_ms)
+
+    def _trim(self, capacity: int) -> None:
+        """Keep the newest events: as many as a state carries, and none older than its bytes can say."""
+        del self.recent[: max(0, len(self.recent) - capacity)]
+        while self.recent[-1].time - self.recent[0].time > _MAX_AGE_MS:
+            del self.recent[0]
+
+    def pack(self) -> bytes:
+        """The state as bytes, about ``49 + 4 * width + 9 * events`` of them (17 an event where ids are given)."""
+        newest = self.recent[-1].time if self.recent else 0
+        with_ids = any(click.event_id != NO_ID for click in self.recent)
+        header = _HEADER.pack(
+            *self.position,
+            self.model,
+            newest,
+            self.previous_end,
+            self.session_events,
+            len(self.recent),
+            len(self.hidden),
+            with_ids,
+        )
+        parts = [
+            header,
+            self.hidden.astype("<f4").tobytes(),
+            np.array([click.row for click in self.recent], "<i4").tobytes(),
+            np.array([newest - click.time for click in self.recent], "<u4").tobytes(),
+            bytes(click.kind for click in self.recent),
+        ]
+        if with_ids:
+            parts.append(np.array([click.event_id for click in self.recent], "<u8").tobytes())
+        return b"".join(parts)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> UserState:
+        """Read what :meth:`pack` wrote.
+
+        Raises:
+            InputError: the bytes are no user state.
+        """
+        try:
+            *position, model, newest, previous_end, session_events, count, width, with_ids = _HEADER.unpack_from(data)
+            columns = _Columns(data, _HEADER.size)
+            hidden = columns.take("<f4", width).astype(np.float32)
+            rows = columns.take("<i4", count).tolist()
+            ages = columns.take("<u4", count).tolist()
+            kinds = columns.take("u1", count).tolist()
+            ids = columns.take("<u8", count).tolist() if with_ids else [NO_ID] * count
+        except (struct.error, ValueError) as error:
+            raise InputError(f"not a user state ({len(data)} bytes): {error}") from None
+        recent = [Click(newest - age, *rest) for age, *rest in zip(ages, rows, kinds, ids, strict=True)]
+        return cls(model, hidden, Position(*position), recent, session_events, previous_end)
+
+
+@dataclass(frozen=True)
+class RecommendationList:
+    """Ranked items for a user: ``rows`` int32 ``[count]`` and ``scores`` float32 ``[count]``, best first.
+
+    ``position`` and ``event_time`` (epoch milliseconds) name the event the list follows from; ``written`` is the time
+    of the write (epoch milliseconds).
+    """
+
+    model: int
+    position: Position
+    event_time: int
+    written: int
+    rows: NDArray[np.int32]
+    scores: NDArray[np.float32]
+
+    def pack(self) -> bytes:
+        """The list as bytes, ``42 + 8 * count`` of them."""
+        header = _LIST_HEADER.pack(self.model, *self.position, self.event_time, self.written, len(self.rows))
+        return header + self.rows.astype("<i4").tobytes() + self.scores.astype("<f4").tobytes()
+
+    @classmethod
+    def unpack(cls, data: bytes) -> RecommendationList:
+        """Read what :meth:`pack` wrote.
+
+        Raises:
+            InputError: the bytes are no recommendation list.
+        """
+        try:
+            model, *position, event_time, written, count = _LIST_HEADER.unpack_from(data)
+            columns = _Columns(data, _LIST_HEADER.size)
+            rows = columns.take("<i4", count).astype(np.int32)
+            scores = columns.take("<f4", count).astype(np.float32)
+        except (struct.error, ValueError) as error:
+            raise InputError(f"not a recommendation list ({len(data)} bytes): {error}") from None
+        return cls(model, Position(*position), event_time, written, rows, scores)
+
+
+def sequence(clicks: Sequence[Click], rule: SessionRule) -> list[int]:
+    """The rows by which a session's clicks advance the model: repeats collapsed, then unknown items left out."""
+    rows = [click.row for click in clicks]
+    kept = [
+        row
+        for index, row in enumerate(rows)
+        if index == 0 or not (rule.collapse_repeats and is_repeat(rows[index - 1], row))
+    ]
+    return [row for row in kept if row != UNKNOWN]
+
+
+def hash_id(event_id: str | None) -> int:
+    """64 bits of an event id; :data:`recsys.sessions.NO_ID` for none."""
+    if event_id is None:
+        return NO_ID
+    return int.from_bytes(hashlib.blake2b(event_id.encode(), digest_size=8).digest(), "little") or 1
+
+
+class _Columns:
+    """Arrays one after the other in a byte string."""
+
+    def __init__(self, data: bytes, offset: int) -> None:
+        self._data, self._offset = data, offset
+
+    def take(self, dtype: str, count: int) -> NDArray[np.generic]:
+        values = np.frombuffer(self._data, dtype, count, self._offset)
+        self._offset += values.nbytes
+        return values

