@@ -1,12 +1,13 @@
 """A broker and a store without installation: real servers over the real protocols, for the demo and for tests.
 
-The broker is the mock cluster inside librdkafka. It speaks the Kafka protocol to any process, but it keeps at most a few
-megabytes a partition, forgets everything when it stops, and serves one worker only. Production uses Apache Kafka and
-Redis, by settings alone.
+The broker is the mock cluster inside librdkafka. It speaks the Kafka protocol to any process, but it keeps at most a
+few megabytes a partition, forgets everything when it stops, and serves one worker only. Production uses Apache Kafka
+and Redis, by settings alone.
 """
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,13 @@ def _await_topic(cluster: Producer, topic: str) -> None:
         time.sleep(0.05)
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 @contextmanager
 def embedded_store() -> Iterator[str]:
     """Run a store on a free loopback port while the block lasts; gives its address, ``redis://host:port/0``.
@@ -54,7 +62,7 @@ def embedded_store() -> Iterator[str]:
         UnavailableError: it did not start.
     """
     try:
-        server = ValkeyServer()
+        server = ValkeyServer(port=_free_port())
         server.start()
     except (ValkeyServerError, OSError) as error:
         raise UnavailableError(f"the embedded store did not start: {error}") from error

@@ -1,0 +1,189 @@
+"""The stream worker: a Faust app that hands micro-batches of the click topic to the processor.
+
+Faust acknowledges a batch even when its body raises, which would lose it. So the body never raises: it tries again
+while a server is away, and past ``worker.retry_seconds`` ends the process at once, with the batch's offsets not
+committed, for a supervisor to start it anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import faust
+from aiokafka import AIOKafkaClient
+from aiokafka.errors import KafkaError
+from threadpoolctl import threadpool_limits
+
+from recsys.bundle import Bundles
+from recsys.console import console
+from recsys.errors import UnavailableError
+from recsys.serving import CurrentModel, Served
+from recsys.settings import KafkaSettings, Settings
+from recsys.store import Store
+from stream.dead_letter import DeadLetter, Record
+from stream.metrics import WorkerMetrics
+from stream.processor import Outcome, Processor
+from stream.transport import Transport
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.05, 2.0
+BROKER_CHECK_SECONDS = 2.0
+
+
+async def run(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT, then finish the batch in hand, commit its offsets and return.
+
+    Raises:
+        MissingInputError: no bundle is published.
+        BundleError: the published bundle is altered.
+        UnavailableError: the broker or the store does not answer at the start.
+    """
+    threadpool_limits(1)  # small products are a hundred times slower on several BLAS threads
+    model = CurrentModel(Bundles(settings.bundles))
+    metrics = WorkerMetrics()
+    store = Store(settings.redis)
+    await store.ping()
+    broker = await _connect(settings.kafka)
+    port = metrics.serve(settings.worker)
+    metrics.model(model.served.version)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    helpers = [
+        asyncio.create_task(model.watch(settings.worker.bundle_poll_seconds, _announce(metrics))),
+        asyncio.create_task(_watch_broker(broker, settings, metrics)),
+    ]
+    with tempfile.TemporaryDirectory(prefix="recsys-worker-") as scratch:
+        app = build_app(settings, model, store, metrics, scratch)
+        await app.start()
+        address = f"http://{settings.worker.metrics_host}:{port}/metrics"
+        console.print(f"worker: model {model.served.version}, metrics on {address}", soft_wrap=True)
+        await stop.wait()
+        console.print("worker: finishing the batch in hand")
+        await app.stop()
+    for helper in helpers:
+        helper.cancel()
+    await broker.close()
+    await store.close()
+
+
+def build_app(settings: Settings, model: CurrentModel, store: Store, metrics: WorkerMetrics, scratch: str) -> Any:
+    """The Faust app: one agent on the click topic. ``scratch`` is a directory that Faust wants and does not fill."""
+    kafka, worker = settings.kafka, settings.worker
+    urls = ";".join(f"kafka://{address.strip()}" for address in kafka.bootstrap_servers.split(","))
+    app: Any = faust.App(
+        kafka.group,
+        broker=urls,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        web_enabled=False,
+        datadir=scratch,
+        broker_session_timeout=kafka.session_timeout_seconds,
+        broker_heartbeat_interval=kafka.session_timeout_seconds / 3,
+        consumer_auto_offset_reset="earliest",
+        producer_acks=-1,
+    )
+    app.transport = Transport([app.conf.broker[0]], app)
+    app.transport.url = app.conf.broker_consumer
+    raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
+    clicks = app.topic(kafka.topic, **raw)
+    letters = app.topic(kafka.dead_letter_topic, **raw)
+
+    async def send_dead_letters(dead: Sequence[DeadLetter]) -> None:
+        try:
+            pending = [await letters.send(key=d.record.key, value=d.encode(kafka.topic)) for d in dead]
+            await asyncio.wait_for(asyncio.gather(*pending), worker.retry_seconds)
+        except (KafkaError, TimeoutError) as error:
+            raise UnavailableError(f"the broker does not take dead letters: {error or type(error).__name__}") from error
+
+    processor = Processor(model, store, worker, send_dead_letters)
+
+    @app.agent(clicks, concurrency=1)  # type: ignore[untyped-decorator]  # more would lose the order by key
+    async def advance(stream: Any) -> None:
+        async for events in stream.take_events(worker.batch_size, within=worker.batch_wait_ms / 1000):
+            records = [_record(event.message) for event in events]
+            outcome = await _until_done(partial(processor.process, records), worker.retry_seconds, metrics)
+            metrics.observe(outcome, len(records), {record.partition: record.offset for record in records})
+
+    return app
+
+
+async def _until_done(work: Callable[[], Awaitable[Outcome]], retry_seconds: float, metrics: WorkerMetrics) -> Outcome:
+    """Do the work, again and again while a server is away; past the limit, or on a defect, end the process."""
+    started = time.monotonic()
+    wait = FIRST_RETRY_SECONDS
+    while True:
+        try:
+            outcome = await work()
+            metrics.ready(True)
+            return outcome
+        except UnavailableError as error:
+            metrics.ready(False)
+            metrics.retried()
+            away = time.monotonic() - started
+            if away + wait > retry_seconds:
+                _end(f"{error}; gave up after {away:.0f} s, no click is lost", UnavailableError.exit_code)
+            log.warning("%s; trying again in %.2f s", error, wait)
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, LONGEST_RETRY_SECONDS)
+        except Exception:
+            log.exception("a defect in the worker; no click is lost")
+            _end("a defect, see the traceback above", 70)
+
+
+def _end(reason: str, code: int) -> None:
+    """End the process without a commit. Faust's own ways to stop would acknowledge the batch, or hang."""
+    log.critical("worker ends: %s", reason)
+    logging.shutdown()
+    os._exit(code)
+
+
+def _record(message: Any) -> Record:
+    return Record(message.key, message.value, message.partition, message.offset, round(message.timestamp * 1000))
+
+
+def _announce(metrics: WorkerMetrics) -> Callable[[Served], None]:
+    def changed(served: Served) -> None:
+        metrics.model(served.version)
+
+    return changed
+
+
+async def _connect(kafka: KafkaSettings) -> AIOKafkaClient:
+    client = AIOKafkaClient(bootstrap_servers=kafka.bootstrap_servers, request_timeout_ms=5000)
+    try:
+        await client.bootstrap()
+    except KafkaError as error:
+        with suppress(Exception):
+            await client.close()
+        raise UnavailableError(f"the broker at {kafka.bootstrap_servers} does not answer: {error}") from None
+    return client
+
+
+async def _watch_broker(client: AIOKafkaClient, settings: Settings, metrics: WorkerMetrics) -> None:
+    """End the process when the broker stays away: the consumer alone would wait for it in silence."""
+    last_seen = time.monotonic()
+    while True:
+        await asyncio.sleep(BROKER_CHECK_SECONDS)
+        reachable = False
+        with suppress(KafkaError, OSError, TimeoutError):
+            reachable = bool(await client.force_metadata_update())
+        if reachable:
+            last_seen = time.monotonic()
+            metrics.ready(True)
+            continue
+        away = time.monotonic() - last_seen
+        metrics.ready(False)
+        log.warning("the broker at %s does not answer", settings.kafka.bootstrap_servers)
+        if away > settings.worker.retry_seconds:
+            _end(f"the broker has been away for {away:.0f} s", UnavailableError.exit_code)

@@ -1,0 +1,287 @@
+"""Micro-batches against a real store: what is applied, skipped and dead-lettered, and what that leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from recsys.bundle import Bundles
+from recsys.serving import CurrentModel
+from recsys.settings import RedisSettings, WorkerSettings
+from recsys.state import RecommendationList, UserState, sequence
+from recsys.store import Store, Write
+from stream.dead_letter import DeadLetter, Record
+from stream.processor import Outcome, Processor
+from tests.conftest import publish, random_model
+
+START = 1_700_000_000_000
+
+
+def record(user: str, item: str, seconds: float, offset: int, partition: int = 0, **fields: Any) -> Record:
+    event = {"user_id": user, "item_id": item, "timestamp": START + round(seconds * 1000), **fields}
+    return Record(user.encode(), json.dumps(event).encode(), partition, offset, time.time_ns() // 1_000_000)
+
+
+class World:
+    """A processor over a store of its own, and what it sent to the dead letter."""
+
+    def __init__(self, url: str, bundles: Path, **worker: Any) -> None:
+        self.model = CurrentModel(Bundles(bundles))
+        self.store = Store(RedisSettings(url=url, prefix=f"t-{uuid.uuid4().hex}"))
+        self.letters: list[DeadLetter] = []
+        self.processor = Processor(self.model, self.store, WorkerSettings(**worker), self._keep)
+
+    async def _keep(self, letters: Sequence[DeadLetter]) -> None:
+        self.letters.extend(letters)
+
+    async def process(self, *records: Record) -> Outcome:
+        outcome = await self.processor.process(records)
+        assert outcome.applied + outcome.skipped.total() + len(outcome.dead) == len(records)
+        return outcome
+
+    async def state(self, user: str) -> UserState:
+        (packed,) = await self.store.states([user])
+        assert packed is not None
+        return UserState.unpack(packed)
+
+    async def list(self, user: str) -> RecommendationList | None:
+        (packed,) = await self.store.lists([user])
+        return None if packed is None else RecommendationList.unpack(packed)
+
+
+@pytest.fixture
+def run(store_url: str, bundles: Path) -> Callable[..., None]:
+    """Runs a test's coroutine with a world."""
+
+    def runner(body: Callable[[World], Awaitable[None]], **worker: Any) -> None:
+        async def inside() -> None:
+            world = World(store_url, bundles, **worker)
+            try:
+                await body(world)
+            finally:
+                await world.store.close()
+
+        asyncio.run(inside())
+
+    return runner
+
+
+def test_a_click_leaves_the_state_and_the_list_that_the_model_says(run: Callable[..., None]) -> None:
+    async def body(world: World) -> None:
+        outcome = await world.process(record("u", "item-003", 0, 0), record("u", "item-007", 5, 1))
+        assert (outcome.applied, outcome.lists) == (2, 1)
+        scorer = world.model.served.scorer
+        expected = scorer.advance(scorer.start(1), [[3, 7]])
+        np.testing.assert_array_equal((await world.state("u")).hidden, expected[0])
+        rows, scores = scorer.top_k(expected, 20)[0]
+        found = await world.list("u")
+        assert found is not None
+        assert found.rows.tolist() == rows.tolist()
+        np.testing.assert_array_equal(found.scores, scores)
+        assert (found.model, found.position.offset) == (world.model.served.digest, 1)
+        assert found.event_time == START + 5000
+
+    run(body)
+
+
+def test_batches_of_one_and_one_batch_leave_the_same(run: Callable[..., None]) -> None:
+    records = [record(f"u{i % 7}", f"item-{(3 * i) % 50:03d}", 40 * i, i) for i in range(100)]
+
+    async def body(world: World) -> None:
+        for each in records:
+            await world.process(each)
+        states = [(await world.state(f"u{i}")).pack() for i in range(7)]
+
+        async def at_once(other: World) -> None:
+            await other.process(*records)
+            assert [(await other.state(f"u{i}")).pack() for i in range(7)] == states
+
+        run_inside.append(at_once)
+
+    run_inside: list[Callable[[World], Awaitable[None]]] = []
+    run(body)
+    run(run_inside[0])
+
+
+def test_redelivered_records_change_nothing(run: Callable[..., None]) -> None:
+    async def body(world: World) -> None:
+        records = [record("u", f"item-{i:03d}", i, i) for i in range(5)]
+        await world.process(*records)
+        before = (await world.state("u")).pack()
+        outcome = await world.process(*records[2:])
+        assert outcome.skipped == {"redelivered": 3}
+        assert (await world.state("u")).pack() == before
+
+    run(body)
+
+
+def test_a_producers_duplicate_is_skipped(run: Callable[..., None]) -> None:
+    async def body(world: World) -> None:
+        await world.process(record("u", "item-001", 0, 0), record("u", "item-002", 1, 1))
+        outcome = await world.process(record("u", "item-001", 0, 2), record("u", "item-002", 1, 3))
+        assert outcome.skipped == {"duplicate": 2}
+
+    run(body)
+
+
+def test_the_store_refuses_what_is_not_newer(run: Callable[..., None]) -> None:
+    async def body(world: World) -> None:
+        await world.process(record("u", "item-001", 0, 5))
+        newer = await world.state("u")
+        older = await world.state("u")
+        older.position = older.position._replace(offset=4)
+        assert await world.store.save([Write("u", older.pack(), b"")]) == {"u"}
+        assert (await world.state("u")).position == newer.position
+
+    run(body)
+
+
+def test_every_key_has_a_time_to_live(run: Callable[..., None]) -> None:
+    async def body(world: World) -> None:
+        await world.process(record("u}{%", "item-001", 0, 0))
+        for kind in "sl":
+            left = await world.store._redis.pttl(world.store.key(kind, "u}{%"))
+            assert 6 * 86_400_000 < left <= 7 * 86_400_000
+
+    run(body)
+
+
+def test_seen_items_are_left_out_by_option(run: Callable[..., None]) -> None:
+    async def body(world: World) -> None:
+        await world.process(*[record("u", f"item-{i:03d}", i, i) for i in range(10)])
+        found = await world.list("u")
+        assert found is not None
+        assert len(found.rows) == 40  # 50 items, of which 10 were seen
+        assert not set(found.rows.tolist()) & set(range(10))
+
+    run(body, exclude_seen=True, list_length=50)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (Record(b"u", b"\xff\xfe\x00", 0, 9, 0), "not_json"),
+        (Record(b"u", b"[1, 2]", 0, 9, 0), "not_an_object"),
+        (Record(b"u", None, 0, 9, 0), "not_json"),
+        (Record(b"u", b'{"item_id": "a", "timestamp": 1}', 0, 9, 0), "user_id.missing"),
+        (record("u", "item-001", -2e12, 9), "timestamp.negative"),
+        (record("u", "item-001", 1e10, 9), "timestamp.out_of_range"),
+        (record("u", "item-001", 1e9, 9), "timestamp.future"),
+        (record("u", "item\n001", 0, 9), "item_id.control_character"),
+        (record("u" * 300, "item-001", 0, 9), "user_id.too_long"),
+        (record("u", "item-001", 0, 9, note="x" * 70_000), "too_large"),
+        (record("u", "no-such-item", 0, 9), "unknown_item"),
+        (Record(b"another", record("u", "item-001", 0, 9).value, 0, 9, 0), "key.mismatch"),
+        (Record(None, record("u", "item-001", 0, 9).value, 0, 9, 0), "key.mismatch"),
+    ],
+)
+def test_what_cannot_be_used_is_dead_lettered_and_the_rest_goes_on(
+    run: Callable[..., None], bad: Record, reason: str
+) -> None:
+    async def body(world: World) -> None:
+        outcome = await world.process(record("good", "item-001", 0, 8), bad, record("good", "item-002", 1, 10))
+        assert outcome.applied == 2
+        assert [letter.reason for letter in world.letters] == [reason]
+        letter = json.loads(world.letters[0].encode("clicks"))
+        assert (letter["reason"], letter["partition"], letter["offset"]) == (reason, 0, 9)
+
+    run(body)
+
+
+def test_a_click_too_late_is_dead_lettered_once(run: Callable[..., None]) -> None:
+    async def body(world: World) -> None:
+        late = record("u", "item-003", 10, 2)
+        await world.process(record("u", "item-001", 0, 0), record("u", "item-002", 7200, 1), late)
+        assert [letter.reason for letter in world.letters] == ["late"]
+        outcome = await world.process(late)
+        assert outcome.skipped == {"redelivered": 1}
+        assert len(world.letters) == 1
+
+    run(body)
+
+
+def test_another_model_takes_over_and_rebuilds_the_state(run: Callable[..., None], bundles: Path) -> None:
+    async def body(world: World) -> None:
+        await world.process(record("u", "item-003", 0, 0), record("u", "item-007", 5, 1))
+        publish(bundles, random_model(items=60, units=12, seed=5))
+        assert world.model.refresh()
+        outcome = await world.process(record("u", "item-009", 9, 2))
+        assert outcome.rebuilt == 1
+        scorer = world.model.served.scorer
+        expected = scorer.advance(scorer.start(1), [[3, 7, 9]])[0]
+        np.testing.assert_array_equal((await world.state("u")).hidden, expected)
+
+    run(body)
+
+
+def test_an_altered_bundle_is_refused_and_the_old_model_stays(run: Callable[..., None], bundles: Path) -> None:
+    async def body(world: World) -> None:
+        before = world.model.served
+        version = publish(bundles, random_model(seed=5))
+        weights = bundles / version / "weights.safetensors"
+        data = bytearray(weights.read_bytes())
+        data[-5] ^= 1
+        weights.write_bytes(data)
+        assert not world.model.refresh()
+        assert world.model.served is before
+
+    run(body)
+
+
+def test_a_state_that_cannot_be_read_begins_anew(run: Callable[..., None]) -> None:
+    async def body(world: World) -> None:
+        await world.store._redis.set(world.store.key("s", "u"), b"garbage")
+        outcome = await world.process(record("u", "item-001", 0, 0))
+        assert (outcome.applied, outcome.lost_states) == (1, 1)
+        assert sequence((await world.state("u")).recent, world.model.served.rule) == [1]
+
+    run(body)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode)), min_size=1, max_size=20))
+def test_fuzzed_records_are_all_accounted_for(run: Callable[..., None], values: list[bytes]) -> None:
+    async def body(world: World) -> None:
+        outcome = await world.process(*[Record(b"u", value, 0, offset, 0) for offset, value in enumerate(values)])
+        assert len(outcome.dead) == len(values)  # none of them is an event of user "u"
+
+    run(body)
+
+
+EVENT_FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "user_id": st.one_of(st.text(max_size=5), st.integers(), st.none(), st.lists(st.integers(), max_size=1)),
+        "item_id": st.one_of(
+            st.sampled_from(["item-001", "item-002"]), st.text(max_size=5), st.floats(allow_nan=False)
+        ),
+        "timestamp": st.one_of(st.integers(-(10**15), 10**15), st.text(max_size=30), st.booleans(), st.none()),
+        "event_type": st.one_of(st.text(max_size=5), st.integers()),
+        "context": st.one_of(st.dictionaries(st.text(max_size=3), st.integers()), st.integers()),
+    },
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(EVENT_FIELDS, min_size=1, max_size=20))
+def test_fuzzed_events_are_all_accounted_for(run: Callable[..., None], events: list[dict[str, Any]]) -> None:
+    records = [
+        Record(str(event.get("user_id", "")).encode(), json.dumps(event).encode(), 0, offset, 0)
+        for offset, event in enumerate(events)
+    ]
+
+    async def body(world: World) -> None:
+        await world.process(*records)  # asserts that the counts add up
+        assert {letter.record.offset for letter in world.letters} <= {record.offset for record in records}
+
+    run(body)
