@@ -24,7 +24,8 @@ from recsys.sessions import Sessions
 
 KS = (1, 5, 10, 20)
 LIST_LENGTH = 20  # items in a recommendation list, for coverage
-CHUNK_SCORES = 1 << 22  # scores in one chunk (16 MiB), which bounds the memory of an evaluation
+# One chunk has at most so many scores (16 MiB) and predictions, which bounds the memory of an evaluation.
+CHUNK_SCORES, CHUNK_ROWS = 1 << 22, 2048
 
 
 class Recommender(Protocol):
@@ -70,7 +71,7 @@ class Predictions:
 
     def chunks(self, items: int) -> Iterator[Predictions]:
         """Runs of predictions short enough that a chunk of scores over ``items`` items stays within its bound."""
-        size = max(1, CHUNK_SCORES // items)
+        size = max(1, min(CHUNK_SCORES // items, CHUNK_ROWS))
         for start in range(0, len(self), size):
             part = slice(start, start + size)
             yield Predictions(self.event[part], self.target[part], self.session[part], self.position[part])

@@ -1,0 +1,30 @@
+"""Session popularity: the items of the session so far, the most frequent first, then the popular ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.evaluation.protocol import Predictions
+from recsys.sessions import Sessions
+
+
+class SessionPopularity:
+    """Scores an item by its events in the session, equals by their training events (Hidasi et al. 2016, "S-POP")."""
+
+    name = "session popularity"
+
+    def fit(self, sessions: Sessions, items: int) -> None:
+        """Count the events of each of ``items`` items."""
+        counts = np.bincount(sessions.items, minlength=items)
+        self._below_one = (counts / (counts.max(initial=0) + 1)).astype(np.float32)
+
+    def predict(self, sessions: Sessions) -> Iterator[NDArray[np.float32]]:
+        """Chunks ``[n, items]``."""
+        for chunk in Predictions.of(sessions).chunks(len(self._below_one)):
+            scores = np.tile(self._below_one, (len(chunk), 1))
+            prediction, event, _ = chunk.histories()
+            np.add.at(scores, (prediction, sessions.items[event]), np.float32(1))
+            yield scores
