@@ -1,0 +1,1 @@
+"""The lookup API: lists out, clicks in, over HTTP."""

@@ -1,0 +1,75 @@
+"""What the routes of one application work with, and its life from start to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import cast
+
+from fastapi import Request
+
+from recsys.api.answers import Recommender
+from recsys.api.clicks import ClickProducer
+from recsys.api.lookups import Lookups
+from recsys.api.metrics import Metrics
+from recsys.errors import UnavailableError
+from recsys.serving import CurrentModel, Served
+from recsys.settings import Settings
+from recsys.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Services:
+    """The model, the store, the producer and the metrics of one application."""
+
+    def __init__(self, settings: Settings, model: CurrentModel) -> None:
+        self.settings = settings
+        self.model = model
+        self.metrics = Metrics()
+        self.store = Store(settings.redis)
+        self.producer = ClickProducer(
+            settings.kafka, settings.api.broker_timeout_seconds, settings.api.max_pending_events
+        )
+        self.recommender = Recommender(
+            model, Lookups(self.store), settings.api, settings.worker.exclude_seen, self.metrics
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follow the published model and look for the broker while the block lasts; close everything after it."""
+        tasks = [asyncio.create_task(self.producer.connect()), asyncio.create_task(self._follow())]
+        try:
+            await self.store.ping()
+        except UnavailableError as error:
+            log.warning("not ready, users' lists are not to be had: %s", error)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.producer.close()
+            await self.store.close()
+
+    async def _follow(self) -> None:
+        """Swap the model whenever another is published; whatever goes wrong, go on looking."""
+        adopting: set[asyncio.Task[None]] = set()
+
+        def changed(served: Served) -> None:
+            task = asyncio.create_task(self.recommender.adopt(served))
+            adopting.add(task)
+            task.add_done_callback(adopting.discard)
+
+        while True:
+            try:
+                await self.model.watch(self.settings.api.bundle_poll_seconds, changed)
+            except Exception:
+                log.exception("looking for a new bundle failed, %s stays", self.model.served.version)
+
+
+def services_of(request: Request) -> Services:
+    """The services of the application that the request came to."""
+    return cast(Services, request.app.state.services)
