@@ -26,9 +26,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
+from recsys.columns import hash_texts, scramble
 from recsys.errors import DatasetError
 from recsys.events import DEFAULT_EVENT_TYPE
 from recsys.files import sha256, staged_directory
@@ -199,25 +199,29 @@ class Dataset:
             pa.table({"start": starts, "user": table["user_id"]}), [("start", "ascending"), ("user", "ascending")]
         )
         table = table.take(order).combine_chunks()
-        items, times, types = (_only_chunk(table[name]) for name in ("items", "times", "types"))
-        sessions = Sessions(
-            items.flatten().to_numpy(),
-            times.flatten().to_numpy(),
-            types.flatten().to_numpy(),
-            (items.offsets.to_numpy() - items.offsets[0].as_py()).astype(np.int64),
-        )
-        return sessions, table["user_id"]
+        return sessions_of(table)
+
+
+def sessions_of(table: pa.Table) -> tuple[Sessions, pa.Array]:
+    """Sessions and their users from a table of one session a row."""
+    items, times, types = (_only_chunk(table[name]) for name in ("items", "times", "types"))
+    starts = items.offsets.to_numpy().astype(np.int64)
+    values = (items.flatten().to_numpy(), times.flatten().to_numpy(), types.flatten().to_numpy())
+    return Sessions(*values, starts - starts[0]), _only_chunk(table["user_id"])
+
+
+def table_of(sessions: Sessions, user_ids: Sequence[str] | pa.Array) -> pa.Table:
+    """A table of one session a row; ``user_ids`` has shape ``[sessions]``."""
+    offsets = pa.array(sessions.starts.astype(np.int32))
+    columns = [pa.ListArray.from_arrays(offsets, pa.array(c)) for c in (sessions.items, sessions.times, sessions.types)]
+    users = user_ids if isinstance(user_ids, pa.Array) else pa.array(user_ids, pa.large_string())
+    return pa.Table.from_arrays([users, *columns], schema=_SCHEMA)
 
 
 def write_sessions(path: Path, sessions: Sessions, user_ids: Sequence[str] | pa.Array) -> None:
     """Write sessions, in the order given, as one Parquet file; ``user_ids`` has shape ``[sessions]``."""
-    offsets = pa.array(sessions.starts.astype(np.int32))
-    columns = [pa.ListArray.from_arrays(offsets, pa.array(c)) for c in (sessions.items, sessions.times, sessions.types)]
-    users = (
-        user_ids.cast(pa.large_string()) if isinstance(user_ids, pa.Array) else pa.array(user_ids, pa.large_string())
-    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_arrays([users, *columns], schema=_SCHEMA), path, compression="zstd")
+    pq.write_table(table_of(sessions, user_ids), path, compression="zstd")
 
 
 def finish(
@@ -234,7 +238,7 @@ def finish(
 ) -> Manifest:
     """Write vocabulary and manifest around the session files that ``directory`` holds.
 
-    ``fingerprints`` has the :func:`fingerprint` of each split's sessions as hexadecimal text.
+    ``fingerprints`` has the :func:`fingerprint` of each split's sessions.
 
     Raises:
         DatasetError: the counts do not add up.
@@ -291,9 +295,7 @@ def write_dataset(
             split=split,
             counts=Counts(read=kept, kept=kept),
             sizes={name: measure(part) for name, (part, _) in sessions.items()},
-            fingerprints={
-                name: f"{fingerprint(part, hash_texts(users)):032x}" for name, (part, users) in sessions.items()
-            },
+            fingerprints={name: fingerprint(part, users) for name, (part, users) in sessions.items()},
             parameters={},
         )
     return Dataset.open(path)
@@ -304,45 +306,17 @@ def measure(sessions: Sessions) -> Size:
     return Size(events=sessions.events, sessions=len(sessions), items=len(np.unique(sessions.items)))
 
 
-def fingerprint(sessions: Sessions, user_hashes: NDArray[np.uint64]) -> int:
-    """128 bits that name a set of sessions in whatever order or parts: parts add up modulo 2**128.
+def fingerprint(sessions: Sessions, user_ids: Sequence[str] | pa.Array) -> str:
+    """128 bits, in hexadecimal, that name a set of sessions in whatever order or parts: parts add up modulo 2**128.
 
     It tells two datasets apart; tampering is what the files' SHA-256 are for.
     """
     position = np.arange(sessions.events) - np.repeat(sessions.starts[:-1], sessions.lengths)
-    state = user_hashes[sessions.owner]
+    state = hash_texts(user_ids)[sessions.owner]
     for column in (position, sessions.items, sessions.times, sessions.types):
         state = scramble(state ^ scramble(column.astype(np.uint64)))
     low, high = (int(np.sum(lane, dtype=np.uint64)) for lane in (state, scramble(state)))
-    return (high << 64) | low
-
-
-def scramble(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A bijection of 64-bit words in which each bit of input moves each bit of output (the finaliser of SplitMix64)."""
-    words = words + np.uint64(0x9E3779B97F4A7C15)
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
-
-
-def hash_texts(texts: Sequence[str] | pa.Array | pa.ChunkedArray) -> NDArray[np.uint64]:
-    """A 64-bit hash of each text's UTF-8 bytes, the same on every machine: uint64 ``[len(texts)]``."""
-    array = pa.array(texts, pa.large_string()) if not isinstance(texts, pa.Array | pa.ChunkedArray) else texts
-    if isinstance(array, pa.ChunkedArray):
-        array = _only_chunk(array)
-    array = array.cast(pa.large_binary())
-    offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
-    data = array.buffers()[2]
-    padded = np.frombuffer((data.to_pybytes() if data else b"") + bytes(8), np.uint8)
-    # Every byte position as the little-endian word that begins there.
-    words = np.ndarray(len(padded) - 7, "<u8", padded, strides=(1,))
-    starts, lengths = offsets[:-1], np.diff(offsets)
-    state = scramble(lengths.astype(np.uint64))
-    for done in range(0, int(lengths.max(initial=0)), 8):
-        active = np.flatnonzero(lengths > done)
-        shift = (8 * np.maximum(8 - (lengths[active] - done), 0)).astype(np.uint64)
-        state[active] = scramble(state[active] ^ (words[starts[active] + done] << shift))
-    return state
+    return f"{(high << 64) | low:032x}"
 
 
 def _long_enough(sessions: Sessions) -> Sessions:

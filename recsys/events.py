@@ -75,13 +75,13 @@ def from_mapping(fields: Mapping[str, Any]) -> ClickEvent:
     if context is not None and not isinstance(context, Mapping):
         raise EventError("context", "type", f"must be an object, got {_kind(context)}")
     return ClickEvent(
-        user_id=_identifier("user_id", fields.get("user_id")),
-        item_id=_identifier("item_id", fields.get("item_id")),
+        user_id=identifier("user_id", fields.get("user_id")),
+        item_id=identifier("item_id", fields.get("item_id")),
         timestamp=parse_timestamp(fields.get("timestamp")),
         event_type=DEFAULT_EVENT_TYPE
         if event_type is None or event_type == ""
-        else _identifier("event_type", event_type, MAX_TYPE_BYTES),
-        event_id=None if event_id is None or event_id == "" else _identifier("event_id", event_id),
+        else identifier("event_type", event_type, MAX_TYPE_BYTES),
+        event_id=None if event_id is None or event_id == "" else identifier("event_id", event_id),
         context=context,
         extra={name: value for name, value in fields.items() if name not in _KNOWN_FIELDS},
     )
@@ -122,6 +122,31 @@ def parse_timestamp(value: Any) -> int:
     return milliseconds
 
 
+def identifier(name: str, value: Any, max_bytes: int = MAX_ID_BYTES) -> str:
+    """The value as an id: text, or a whole number in decimal.
+
+    Raises:
+        EventError: names the field ``name``: missing, not text, empty, too long, or with control characters.
+    """
+    if value is None:
+        raise EventError(name, "missing", "is missing")
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str):
+        raise EventError(name, "type", f"must be a string, got {_kind(value)}")
+    if not value:
+        raise EventError(name, "empty", "is empty")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise EventError(name, "not_unicode", "holds an unpaired surrogate") from None
+    if size > max_bytes:
+        raise EventError(name, "too_long", f"has {size} bytes, at most {max_bytes} are allowed")
+    if _CONTROL.search(value):
+        raise EventError(name, "control_character", f"holds a control character: {value[:40]!r}")
+    return value
+
+
 def check_clock(event: ClickEvent, now_ms: int, max_future_ms: int) -> None:
     """Refuse an event from the future: it would hold its session open until that time comes.
 
@@ -143,26 +168,6 @@ def _timestamp_from_text(text: str) -> int:
     except ValueError as error:
         raise EventError("timestamp", "format", f"is not a time ({error}): {text[:40]!r}") from None
     return (moment - _EPOCH) // _MILLISECOND
-
-
-def _identifier(name: str, value: Any, max_bytes: int = MAX_ID_BYTES) -> str:
-    if value is None:
-        raise EventError(name, "missing", "is missing")
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str):
-        raise EventError(name, "type", f"must be a string, got {_kind(value)}")
-    if not value:
-        raise EventError(name, "empty", "is empty")
-    try:
-        size = len(value.encode())
-    except UnicodeEncodeError:
-        raise EventError(name, "not_unicode", "holds an unpaired surrogate") from None
-    if size > max_bytes:
-        raise EventError(name, "too_long", f"has {size} bytes, at most {max_bytes} are allowed")
-    if _CONTROL.search(value):
-        raise EventError(name, "control_character", f"holds a control character: {value[:40]!r}")
-    return value
 
 
 def _kind(value: Any) -> str:

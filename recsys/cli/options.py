@@ -49,7 +49,13 @@ def _options(section: str) -> list[Callable[[Callable[..., Any]], Callable[..., 
         field = Settings.model_fields["bundles"]
         return [click.option("--bundles", type=click.Path(path_type=Path), help=_help(field))]
     return [
-        click.option(_flag(section, name, field), _parameter(section, name), type=_type(field), help=_help(field))
+        click.option(
+            _flag(section, name, field),
+            _parameter(section, name),
+            type=_type(field),
+            default=None,  # also for flags, which would otherwise be off
+            help=_help(field),
+        )
         for name, field in _fields(section).items()
     ]
 

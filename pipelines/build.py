@@ -1,0 +1,187 @@
+"""A session dataset from click logs, from the first byte read to the last one written."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from apache_beam.options.pipeline_options import PipelineOptions
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from pipelines import shards, steps
+from pipelines.boundaries import Boundaries
+from pipelines.inputs import Source, find_sources
+from pipelines.progress import Stages
+from pipelines.tally import Tally, total
+from recsys.columns import Clock
+from recsys.dataset import SPLITS, Counts, Manifest, Size, finish
+from recsys.errors import InputError, MissingInputError
+from recsys.files import staged_directory
+from recsys.settings import SessionSettings
+from recsys.vocabulary import Vocabulary
+
+SHARD_BYTES = 64 << 20  # of log, decompressed, that one shard holds at most if users are spread evenly
+MIN_SHARDS = 8
+COMPRESSION = 6  # how much smaller a compressed log is, roughly
+# Beam's own in-memory runner by its full name: "DirectRunner" may look for another one and download it.
+LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to build: the logs and how to read them, the time split, and where sessions go."""
+
+    inputs: Sequence[str]
+    out: Path
+    settings: SessionSettings
+    mapping: dict[str, str] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)
+    boundaries: Boundaries = field(default_factory=Boundaries)
+    max_bad: float = 0.05
+    shards: int | None = None
+    overwrite: bool = False
+    beam_flags: Sequence[str] = ()
+
+
+def build_dataset(request: Request) -> Manifest:
+    """Run the pipeline; the dataset is at ``request.out`` when this returns, and not before.
+
+    Raises:
+        MissingInputError: no input, or no events in it.
+        InputError: input that cannot be used, or too many lines that cannot be read; these are then beside ``out``.
+        DatasetError: events got lost on the way.
+    """
+    sources = find_sources(request.inputs, request.mapping)
+    with staged_directory(request.out, overwrite=request.overwrite) as directory:
+        work = directory / ".work"
+        work.mkdir()
+        flags = list(request.beam_flags)
+        if not any(flag.startswith("--runner") for flag in flags):
+            flags.append(f"--runner={LOCAL_RUNNER}")
+        job = steps.Job(PipelineOptions(flags), work, request.shards or _shards(sources))
+        return _build(request, job, sources, directory)
+
+
+def _build(request: Request, job: steps.Job, sources: list[Source], directory: Path) -> Manifest:
+    stages = Stages(job.work)
+    with stages.reading(sum(source.size for source in sources)):
+        read = steps.read_and_cut(job, sources, request.clock, request.settings.rule)
+    dead_letters = directory / "dead-letter.jsonl"
+    _gather_dead_letters(job.work, dead_letters)
+    _check_read(request, read, dead_letters)
+    assert read.first_ms is not None
+    assert read.last_ms is not None
+    split = request.boundaries.resolve(read.first_ms, read.last_ms)
+
+    items = steps.gather_ids(job.work, "item")
+    types = steps.gather_ids(job.work, "type")
+    shards.check_types(len(types))
+    filtered, passes = _filter(request, job, len(items), stages)
+    with stages.shards("splitting", f"pass-{passes}"):
+        steps.count_split(job, passes, split, len(items))
+        counts = {name: steps.read_counts(job.work / "counts-split", name, len(items)) for name in SPLITS[:2]}
+        vocabulary, rows = _vocabulary(items, counts["train"] + counts["validation"])
+        written = steps.write_split(job, passes, split, rows, directory)
+    counts["test"] = steps.read_counts(job.work / "counts-split", "test", len(items))
+    tally = total([read, filtered, written])
+    if tally.counts["events/train"] == 0:
+        raise InputError("no sessions are left to train on: the filters and the split took all of them")
+    shutil.rmtree(job.work)
+    return finish(
+        directory,
+        vocabulary=vocabulary,
+        settings=request.settings,
+        event_types=types.to_pylist(),
+        split=split,
+        counts=_counts(tally),
+        sizes={name: _size(tally, name, counts[name]) for name in SPLITS},
+        fingerprints=written.fingerprints,
+        parameters=_parameters(request, sources),
+    )
+
+
+def _filter(request: Request, job: steps.Job, items: int, stages: Stages) -> tuple[Tally, int]:
+    """Filter again and again until a pass drops nothing; what all dropped, and the number of the last."""
+    tallies: list[Tally] = []
+    while len(tallies) < 2 or tallies[-1].counts.total():
+        number = len(tallies)
+        with stages.shards(f"filtering, pass {number + 1}", f"pass-{number}"):
+            tallies.append(steps.filter_once(job, number, request.settings, items))
+        shutil.rmtree(job.work / ("cut" if number == 0 else f"pass-{number - 1}"))
+    return total(tallies), len(tallies) - 1
+
+
+def _vocabulary(items: pa.LargeStringArray, counts: NDArray[np.int64]) -> tuple[Vocabulary, NDArray[np.int32]]:
+    """The items that occur before the test split, and the row of each item code (-1: not in the vocabulary)."""
+    known = np.flatnonzero(counts)
+    rows = np.full(len(counts), -1, np.int32)
+    rows[known] = np.arange(len(known))
+    return Vocabulary(items.take(known).to_pylist(), counts[known]), rows
+
+
+def _gather_dead_letters(work: Path, target: Path) -> None:
+    """Append the parts, which sort in the order of the input."""
+    with target.open("wb") as file:
+        for path in sorted((work / "dead").glob("*.jsonl")):
+            with path.open("rb") as part:
+                shutil.copyfileobj(part, file)
+
+
+def _check_read(request: Request, read: Tally, dead_letters: Path) -> None:
+    if read.damaged:
+        raise InputError("; ".join(read.damaged))
+    clicks, rejected = read.counts["read"], read.group("rejected")
+    bad = sum(rejected.values())
+    if clicks == 0:
+        raise MissingInputError(f"no clicks: {', '.join(request.inputs)}: only headers or blank lines")
+    if bad <= request.max_bad * clicks and bad < clicks:
+        return
+    kept = request.out.with_name(f"{request.out.name}.dead-letter.jsonl")
+    shutil.copyfile(dead_letters, kept)
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in sorted(rejected.items(), key=lambda pair: -pair[1]))
+    raise InputError(
+        f"{bad:,} of {clicks:,} clicks ({bad / clicks:.1%}) cannot be used, more than --max-bad {request.max_bad:.1%}: "
+        f"{reasons}; each is in {kept} with its line and reason"
+    )
+
+
+def _counts(tally: Tally) -> Counts:
+    return Counts(
+        read=tally.counts["read"],
+        kept=sum(tally.counts[f"events/{name}"] for name in SPLITS),
+        duplicates=tally.counts["duplicates"],
+        repeats=tally.counts["repeats"],
+        rejected=tally.group("rejected"),
+        filtered=tally.group("filtered"),
+        cut=tally.group("cut"),
+    )
+
+
+def _size(tally: Tally, name: str, counts: NDArray[np.int64]) -> Size:
+    return Size(
+        events=tally.counts[f"events/{name}"],
+        sessions=tally.counts[f"sessions/{name}"],
+        items=int(np.count_nonzero(counts)),
+    )
+
+
+def _parameters(request: Request, sources: list[Source]) -> dict[str, JsonValue]:
+    return {
+        "inputs": [source.name for source in sources],
+        "columns": dict(sources[0].columns),
+        "time_unit": request.clock.unit,
+        "max_bad": request.max_bad,
+    }
+
+
+def _shards(sources: list[Source]) -> int:
+    size = sum(
+        source.size * (COMPRESSION if source.compression or source.format == "parquet" else 1) for source in sources
+    )
+    return max(MIN_SHARDS, math.ceil(size / SHARD_BYTES))

@@ -1,0 +1,146 @@
+"""``recsys sessions``: click logs in, session dataset out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from recsys.cli.options import with_settings
+from recsys.settings import Settings
+
+if TYPE_CHECKING:
+    from recsys.dataset import Manifest
+
+DAY_MS = 86_400_000
+T = TypeVar("T")
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT... [-- BEAM_FLAGS...]")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory of the dataset.")
+@click.option("--column", "columns", multiple=True, metavar="FIELD=COLUMN", help="Which column holds a field.")
+@click.option("--time-unit", type=click.Choice(["s", "ms", "us"]), default="ms", show_default=True, help="Of numbers.")
+@click.option("--test-from", metavar="DATE", help="Test sessions begin at or after this (date, RFC 3339 or epoch ms).")
+@click.option("--test-days", type=click.FloatRange(min=0), help="Or: in the last N days. 0: no test split.")
+@click.option("--validation-from", metavar="DATE", help="Validation sessions begin at or after this.")
+@click.option("--validation-days", type=click.FloatRange(min=0), help="Or: in the N days before test. 0: none.")
+@click.option("--max-bad", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Share of bad lines.")
+@click.option("--now", metavar="DATE", help="Clicks more than a day after this are bad. [default: the clock]")
+@click.option("--shards", type=click.IntRange(1, 10_000), help="Parts that users are spread over. [default: by size]")
+@click.option("--overwrite", is_flag=True, help="Replace an existing dataset.")
+@with_settings("sessions")
+def sessions(
+    settings: Settings,
+    inputs: tuple[str, ...],
+    out: Path,
+    columns: tuple[str, ...],
+    time_unit: Any,
+    test_from: str | None,
+    test_days: float | None,
+    validation_from: str | None,
+    validation_days: float | None,
+    max_bad: float,
+    now: str | None,
+    shards: int | None,
+    overwrite: bool,
+) -> None:
+    """Build a session dataset from click logs with Beam.
+
+    INPUT is a file, a glob or a directory of CSV, JSON lines or Parquet, plain or compressed by gzip or zstd.
+
+    \b
+    recsys sessions clicks.csv.gz --out dataset
+    recsys sessions logs/ --out dataset --column item=product_id --test-days 2
+    recsys sessions 'logs/*.parquet' --out dataset -- --runner=FlinkRunner --flink_master=localhost:8081
+
+    FIELD is user, item, timestamp, event_type, event_id or session. Usual names (user_id, visitor_id, item_id,
+    product_id, timestamp, event_time, ...) are found without --column. With a session column the log's own sessions
+    are used instead of the gap rule; a log without users takes the session as the user. Times are numbers in the
+    --time-unit or RFC 3339.
+
+    Time is split by when sessions begin. Without options, test is the last day of a log that spans more than two days
+    and the last tenth of a shorter one, and validation is as long, before it.
+
+    Lines that cannot be used go to dead-letter.jsonl in the dataset, with file, line, reason and text. If they are more
+    than --max-bad of all, no dataset is written and the command ends with exit code 65. Flags after -- go to Beam; its
+    workers must all see the --out directory.
+    """
+    import logging
+
+    logging.getLogger().setLevel(logging.ERROR)  # Beam warns of cloud packages that are not installed
+
+    from pipelines.boundaries import Boundaries, parse_moment
+    from pipelines.build import Request, build_dataset
+    from pipelines.inputs import parse_mapping
+    from recsys.columns import Clock
+
+    if test_from and test_days is not None:
+        raise click.UsageError("--test-from and --test-days exclude each other")
+    if validation_from and validation_days is not None:
+        raise click.UsageError("--validation-from and --validation-days exclude each other")
+    files = [name for name in inputs if not name.startswith("--")]
+    now_ms = _parse("--now", parse_moment, now) or int(time.time() * 1000)
+    request = Request(
+        inputs=files,
+        out=out,
+        settings=settings.sessions,
+        mapping=_parse("--column", parse_mapping, columns) or {},
+        clock=Clock(time_unit, now_ms, DAY_MS),
+        boundaries=Boundaries(
+            _parse("--test-from", parse_moment, test_from),
+            test_days,
+            _parse("--validation-from", parse_moment, validation_from),
+            validation_days,
+        ),
+        max_bad=max_bad,
+        shards=shards,
+        overwrite=overwrite,
+        beam_flags=[flag for flag in inputs if flag.startswith("--")],
+    )
+    began = time.monotonic()
+    manifest = build_dataset(request)
+    _show(manifest, out, time.monotonic() - began)
+
+
+def _parse(option: str, parse: Callable[[Any], T], value: Any) -> T | None:
+    if not value:
+        return None
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=option) from None
+
+
+def _show(manifest: Manifest, out: Path, seconds: float) -> None:
+    """The summary: what became of every click, and what each split holds."""
+    from rich.table import Table
+
+    from recsys.console import output
+
+    counts = manifest.counts
+    fates = Table("clicks", "count", title="What became of every click", title_justify="left")
+    fates.columns[1].justify = "right"
+    rows = {"read": counts.read, "kept": counts.kept, "exact duplicates": counts.duplicates}
+    rows["direct repeats"] = counts.repeats
+    for heading, part in (
+        ("rejected", counts.rejected),
+        ("filtered", counts.filtered),
+        ("cut by the split", counts.cut),
+    ):
+        rows |= {f"{heading}: {reason.replace('_', ' ')}": n for reason, n in part.items()}
+    for name, n in rows.items():
+        fates.add_row(name, f"{n:,}")
+    splits = Table("split", "clicks", "sessions", "items", title="Sessions", title_justify="left")
+    for column in splits.columns[1:]:
+        column.justify = "right"
+    for name, size in manifest.sizes.items():
+        splits.add_row(name, f"{size.events:,}", f"{size.sessions:,}", f"{size.items:,}")
+    output.print(fates, splits)
+    rejected = sum(counts.rejected.values())
+    output.print(f"{out}: {counts.read:,} clicks in {seconds:.1f} s ({counts.read / seconds:,.0f} clicks/s)")
+    if rejected:
+        output.print(f"{rejected:,} bad lines are in {out / 'dead-letter.jsonl'}")

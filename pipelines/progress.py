@@ -1,0 +1,74 @@
+"""What a run shows while it works: how far it is and how many clicks a second it reads.
+
+Workers may be other processes or machines, so progress is read off the files they leave in the work directory.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from recsys.console import progress
+
+_INTERVAL_SECONDS = 0.2
+_MIB = 1 << 20
+
+State = tuple[float, float, str]  # done, of how much, a note
+
+
+class Stages:
+    """The progress displays of a run's stages."""
+
+    def __init__(self, work: Path) -> None:
+        self.work = work
+
+    @contextmanager
+    def reading(self, size: int) -> Iterator[None]:
+        """While files of ``size`` bytes together are read."""
+        began = time.monotonic()
+
+        def state() -> State:
+            parts = [path.read_text().split() for path in self.work.glob("progress/[!.]*")]
+            clicks = sum(int(clicks) for _, clicks in parts)
+            rate = clicks / (time.monotonic() - began)
+            return sum(int(position) for position, _ in parts) / _MIB, size / _MIB, f"{rate:,.0f} clicks/s"
+
+        with self._shown("reading and cutting (MiB)", state):
+            yield
+
+    @contextmanager
+    def shards(self, stage: str, directory: str) -> Iterator[None]:
+        """While a stage writes one file for each shard into ``directory``."""
+        shards = len(list(self.work.glob("cut-items/[!.]*")))
+
+        def state() -> State:
+            return len(list(self.work.glob(f"{directory}/[!.]*"))), shards, "shards"
+
+        with self._shown(stage, state):
+            yield
+
+    @contextmanager
+    def _shown(self, stage: str, state: Callable[[], State]) -> Iterator[None]:
+        ended = threading.Event()
+        with progress() as display:
+            task = display.add_task(stage, note="")
+
+            def show() -> None:
+                done, of, note = state()
+                display.update(task, completed=round(done), total=max(round(of), 1), note=note)
+
+            def watch() -> None:
+                while not ended.wait(_INTERVAL_SECONDS):
+                    show()
+
+            watcher = threading.Thread(target=watch, daemon=True)
+            watcher.start()
+            try:
+                yield
+            finally:
+                ended.set()
+                watcher.join()
+                show()

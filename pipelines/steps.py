@@ -1,0 +1,286 @@
+"""The Beam steps: read and cut, filter until nothing changes, split and write.
+
+Elements are columns of many clicks, never single ones, and every step works shard by shard: what travels between
+workers are Arrow bytes keyed by shard, and counts keyed by a range of items. Files of one step are read by the next
+from the work directory, which all workers must see.
+"""
+
+# mypy: disable-error-code="no-untyped-call"
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.pvalue import TaggedOutput
+from numpy.typing import NDArray
+
+from pipelines import shards
+from pipelines.clicks import read_clicks
+from pipelines.inputs import Source
+from pipelines.tally import Tally, total
+from recsys.columns import Clock, hash_texts
+from recsys.dataset import MIN_EVENTS, Split, fingerprint, write_sessions
+from recsys.sessions import SessionRule, Sessions
+from recsys.settings import SessionSettings
+
+ID_BUCKETS = 16
+RANGE = 1 << 20  # items whose counts one element carries
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all steps of a run share: the runner's options, and the directory of its intermediate files."""
+
+    options: PipelineOptions
+    work: Path
+    shards: int
+
+    def run(self, step: str, build: Callable[[beam.Pipeline], list[Any]]) -> Tally:
+        """Run one pipeline; ``build`` gives the collections of tallies, whose total comes back."""
+        report = self.work / f"{step}.json"
+        with beam.Pipeline(options=self.options) as pipeline:
+            tallies = tuple(build(pipeline)) | "AllTallies" >> beam.Flatten()
+            (
+                tallies
+                | "Total" >> beam.CombineGlobally(total)
+                | "Report" >> beam.Map(lambda tally: shards.write_whole(report, tally.to_json()))
+            )
+        return Tally.from_json(report.read_bytes())
+
+
+def read_and_cut(job: Job, sources: list[Source], clock: Clock, rule: SessionRule) -> Tally:
+    """Read all sources and cut sessions: a file for each shard in ``work/cut``, all ids in ``work/ids``."""
+
+    def build(pipeline: beam.Pipeline) -> list[Any]:
+        read = (
+            pipeline
+            | "Sources" >> beam.Create(list(enumerate(sources)))
+            | "Spread" >> beam.Reshuffle()
+            | "Read" >> beam.FlatMap(_read, clock, job.work, job.shards).with_outputs("tally", main="pieces")
+        )
+        made = (
+            read.pieces
+            | "ByShard" >> beam.GroupByKey()
+            | "Cut" >> beam.FlatMap(_cut, rule, job.work).with_outputs("tally", main="ids")
+        )
+        merged = made.ids | "ByBucket" >> beam.GroupByKey() | "MergeIds" >> beam.Map(_merge_ids, job.work)
+        return [read.tally, made.tally, merged]
+
+    return job.run("read", build)
+
+
+def gather_ids(work: Path, kind: str) -> pa.LargeStringArray:
+    """All ids of a kind (``item`` or ``type``) in byte order, kept in one file: an id's code is its place there."""
+    buckets = [shards.from_bytes(path.read_bytes())["id"] for path in sorted((work / "ids").glob(f"{kind}-*"))]
+    ids = pa.chunked_array([chunk for bucket in buckets for chunk in bucket.chunks], pa.large_string())
+    ids = ids.take(pc.sort_indices(ids)).combine_chunks()
+    shards.write_whole(work / f"{kind}.arrow", shards.to_bytes(pa.table({"id": ids})))
+    return ids
+
+
+def filter_once(job: Job, number: int, settings: SessionSettings, items: int) -> Tally:
+    """One pass of the filters over ``items`` item codes, from ``work/cut`` or the pass before to ``work/pass-number``.
+
+    Support is counted over all shards at the end of each pass, and the next pass applies it.
+    """
+    before = job.work / ("cut" if number == 0 else f"pass-{number - 1}")
+
+    def build(pipeline: beam.Pipeline) -> list[Any]:
+        kept = (
+            pipeline
+            | "Shards" >> beam.Create(_shard_files(before))
+            | "Filter" >> beam.FlatMap(_filter, job.work, number, settings, items).with_outputs("tally", main="support")
+        )
+        return [kept.tally, _write_counts(kept.support, job.work / f"counts-{number}")]
+
+    return job.run(f"filter-{number}", build)
+
+
+def count_split(job: Job, passes: int, split: Split, items: int) -> Tally:
+    """Count the items on each side of the split: ``work/counts-split``."""
+
+    def build(pipeline: beam.Pipeline) -> list[Any]:
+        counts = (
+            pipeline
+            | "Shards" >> beam.Create(_shard_files(job.work / f"pass-{passes}"))
+            | "Count" >> beam.FlatMap(_count_split, split, items)
+        )
+        return [_write_counts(counts, job.work / "counts-split")]
+
+    return job.run("count", build)
+
+
+def write_split(job: Job, passes: int, split: Split, rows: NDArray[np.int32], directory: Path) -> Tally:
+    """Write the sessions of each part into ``directory``; ``rows`` has the vocabulary row of each item code."""
+    shards.write_whole(job.work / "rows", rows.tobytes())
+
+    def build(pipeline: beam.Pipeline) -> list[Any]:
+        written = (
+            pipeline
+            | "Shards" >> beam.Create(_shard_files(job.work / f"pass-{passes}"))
+            | "Write" >> beam.FlatMap(_write_split, job.work, split, directory).with_outputs("tally", main="test")
+        )
+        return [written.tally, _write_counts(written.test, job.work / "counts-split")]
+
+    return job.run("write", build)
+
+
+def read_counts(directory: Path, name: str, items: int) -> Counts:
+    """The counts called ``name`` of all item codes: int64 ``[items]``."""
+    counts = np.zeros(items, np.int64)
+    for path in directory.glob(f"{name}-*"):
+        first = int(path.name.rpartition("-")[2]) * RANGE
+        part = np.frombuffer(path.read_bytes(), np.int64)
+        counts[first : first + len(part)] = part
+    return counts
+
+
+def divide(sessions: Sessions, users: pa.Array, split: Split) -> tuple[dict[str, tuple[Sessions, pa.Array]], Tally]:
+    """The sessions of each part, by when they begin, each cut at the test boundary, and what fell to the cuts."""
+    never = np.iinfo(np.int64).max
+    test_from = never if split.test_from is None else split.test_from
+    validation_from = test_from if split.validation_from is None else split.validation_from
+    begins = sessions.times[sessions.starts[:-1]]
+    late = (sessions.times >= test_from) & (begins < test_from)[sessions.owner]
+    before = sessions.keep_events(~late)
+    counts = Counter({"cut/after_test_boundary": int(np.count_nonzero(late))})
+    chosen = {
+        "train": begins < validation_from,
+        "validation": (begins >= validation_from) & (begins < test_from),
+        "test": begins >= test_from,
+    }
+    parts = {}
+    for name, choice in chosen.items():
+        long = choice & (before.lengths >= MIN_EVENTS)
+        counts["cut/too_short"] += int(before.lengths[choice & ~long].sum())
+        parts[name] = before.keep_sessions(long), users.filter(pa.array(long))
+    return parts, Tally(counts)
+
+
+def _read(numbered: tuple[int, Source], clock: Clock, work: Path, count: int) -> Iterator[Any]:
+    number, source = numbered
+    for events, tally in read_clicks(source, number, clock, work):
+        yield TaggedOutput("tally", tally)
+        if events is not None and len(events):
+            yield from shards.partition(events, count)
+
+
+def _cut(shard: tuple[int, Iterable[bytes]], rule: SessionRule, work: Path) -> Iterator[Any]:
+    number, pieces = shard
+    made, users, items, types = shards.cut(pieces, rule)
+    shards.save(work / "cut" / f"{number:05}", made.sessions, users)
+    shards.write_whole(work / "cut-items" / f"{number:05}", shards.to_bytes(pa.table({"id": items})))
+    shards.write_whole(work / "cut-types" / f"{number:05}", shards.to_bytes(pa.table({"id": types})))
+    yield TaggedOutput("tally", Tally(Counter({"duplicates": made.duplicates, "repeats": made.repeats})))
+    yield ("type", 0), shards.to_bytes(pa.table({"id": types}))
+    bucket = hash_texts(items) % np.uint64(ID_BUCKETS)
+    for number in range(ID_BUCKETS):
+        yield ("item", number), shards.to_bytes(pa.table({"id": items.filter(pa.array(bucket == number))}))
+
+
+def _merge_ids(bucket: tuple[tuple[str, int], Iterable[bytes]], work: Path) -> Tally:
+    (kind, number), pieces = bucket
+    ids = pc.unique(pa.concat_tables([shards.from_bytes(piece) for piece in pieces])["id"])
+    shards.write_whole(work / "ids" / f"{kind}-{number:05}", shards.to_bytes(pa.table({"id": ids})))
+    return Tally()
+
+
+def _filter(path: str, work: Path, number: int, settings: SessionSettings, items: int) -> Iterator[Any]:
+    sessions, users = shards.load(Path(path))
+    filtered: Counter[str] = Counter()
+    keep = np.ones(len(sessions), np.bool_)
+    if number == 0:
+        name = Path(path).name
+        sessions = Sessions(
+            _codes(work, "item", name)[sessions.items].astype(np.int32),
+            sessions.times,
+            _codes(work, "type", name)[sessions.types].astype(np.int8),
+            sessions.starts,
+        )
+        keep = sessions.lengths <= settings.max_length
+        filtered["filtered/too_long"] = int(sessions.lengths[~keep].sum())
+    else:
+        support = read_counts(work / f"counts-{number - 1}", "support", items)
+        common = support[sessions.items] >= settings.min_item_support
+        filtered["filtered/rare_item"] = int(np.count_nonzero(~common))
+        sessions = sessions.keep_events(common)
+    short = sessions.lengths < settings.min_length
+    filtered["filtered/too_short"] = int(sessions.lengths[short].sum())
+    keep &= ~short
+    sessions, users = sessions.keep_sessions(keep), users.filter(pa.array(keep))
+    shards.save(work / f"pass-{number}" / Path(path).name, sessions, users)
+    yield TaggedOutput("tally", Tally(filtered))
+    yield from _ranges("support", sessions.items, items)
+
+
+def _codes(work: Path, kind: str, shard: str) -> NDArray[np.int64]:
+    """The code of each id of a shard among all ids."""
+    ids, all_ids = (
+        shards.from_bytes(path.read_bytes())["id"] for path in (work / f"cut-{kind}s" / shard, work / f"{kind}.arrow")
+    )
+    codes: NDArray[np.int64] = pc.index_in(ids, all_ids).to_numpy().astype(np.int64)
+    return codes
+
+
+def _count_split(path: str, split: Split, items: int) -> Iterator[tuple[tuple[str, int], bytes]]:
+    parts, _ = divide(*shards.load(Path(path)), split)
+    for name in ("train", "validation"):
+        yield from _ranges(name, parts[name][0].items, items)
+
+
+def _write_split(path: str, work: Path, split: Split, directory: Path) -> Iterator[Any]:
+    rows = np.frombuffer((work / "rows").read_bytes(), np.int32)
+    parts, tally = divide(*shards.load(Path(path)), split)
+    for name, (coded, owners) in parts.items():
+        sessions, users = Sessions(rows[coded.items], coded.times, coded.types, coded.starts), owners
+        if name == "test":
+            known = sessions.items >= 0
+            tally.counts["cut/unknown_item"] += int(np.count_nonzero(~known))
+            sessions = sessions.keep_events(known)
+            long = sessions.lengths >= MIN_EVENTS
+            tally.counts["cut/too_short"] += int(sessions.lengths[~long].sum())
+            sessions, users = sessions.keep_sessions(long), users.filter(pa.array(long))
+            yield from _ranges(name, sessions.items, len(rows))
+        if len(sessions):
+            write_sessions(directory / name / f"{Path(path).name}.parquet", sessions, users)
+        tally.counts[f"events/{name}"] += sessions.events
+        tally.counts[f"sessions/{name}"] += len(sessions)
+        tally.fingerprints[name] = fingerprint(sessions, users)
+    yield TaggedOutput("tally", tally)
+
+
+def _ranges(name: str, codes: NDArray[np.int32], items: int) -> Iterator[tuple[tuple[str, int], bytes]]:
+    """How often each of ``items`` codes occurs, a range of codes an element."""
+    counts = np.bincount(codes, minlength=items).astype(np.int64)
+    for number, first in enumerate(range(0, items, RANGE)):
+        yield (name, number), counts[first : first + RANGE].tobytes()
+
+
+def _add(parts: Iterable[bytes]) -> bytes:
+    """The sum of count arrays (of none: no bytes)."""
+    arrays = [np.frombuffer(part, np.int64) for part in parts if part]
+    return np.sum(arrays, axis=0, dtype=np.int64).tobytes() if arrays else b""
+
+
+def _write_counts(counts: Any, directory: Path) -> Any:
+    return counts | "Sum" >> beam.CombinePerKey(_add) | "WriteCounts" >> beam.Map(_write_range, directory)
+
+
+def _write_range(summed: tuple[tuple[str, int], bytes], directory: Path) -> Tally:
+    (name, number), counts = summed
+    shards.write_whole(directory / f"{name}-{number:05}", counts)
+    return Tally()
+
+
+def _shard_files(directory: Path) -> list[str]:
+    return sorted(str(path) for path in directory.iterdir() if not path.name.startswith("."))

@@ -1,0 +1,50 @@
+"""What the steps of a run report, added up over all workers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import orjson
+
+
+@dataclass
+class Tally:
+    """Counts by name, the times of the first and last click (epoch milliseconds), files that broke off, and the
+    :func:`recsys.dataset.fingerprint` of each split in hexadecimal."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    first_ms: int | None = None
+    last_ms: int | None = None
+    damaged: list[str] = field(default_factory=list)
+    fingerprints: dict[str, str] = field(default_factory=dict)
+
+    def group(self, prefix: str) -> dict[str, int]:
+        """The counts called ``prefix/…``, by the rest of their names."""
+        found = {name.removeprefix(f"{prefix}/"): n for name, n in self.counts.items() if name.startswith(f"{prefix}/")}
+        return {name: n for name, n in sorted(found.items()) if n}
+
+    def to_json(self) -> bytes:
+        """For :meth:`from_json`."""
+        return orjson.dumps(vars(self))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Tally:
+        """What :meth:`to_json` wrote."""
+        value = orjson.loads(data)
+        return cls(Counter(value.pop("counts")), **value)
+
+
+def total(tallies: Iterable[Tally]) -> Tally:
+    """All tallies as one; in any order, in any groups."""
+    result = Tally()
+    for tally in tallies:
+        result.counts.update(tally.counts)
+        result.first_ms = min((ms for ms in (result.first_ms, tally.first_ms) if ms is not None), default=None)
+        result.last_ms = max((ms for ms in (result.last_ms, tally.last_ms) if ms is not None), default=None)
+        result.damaged = sorted({*result.damaged, *tally.damaged})
+        for split, part in tally.fingerprints.items():
+            whole = int(result.fingerprints.get(split, "0"), 16) + int(part, 16)
+            result.fingerprints[split] = f"{whole % (1 << 128):032x}"
+    return result
