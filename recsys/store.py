@@ -18,7 +18,7 @@ from recsys.errors import UnavailableError
 from recsys.settings import RedisSettings
 
 # KEYS: state and list key of each user. ARGV: the keys' life in milliseconds, then state and list of each user; an
-# empty list leaves the old one. The states' first 16 bytes are epoch, partition and offset (recsys.state).
+# empty list takes the old one away. The states' first 16 bytes are epoch, partition and offset (recsys.state).
 _SAVE = """
 local stale = {}
 for i = 1, #KEYS, 2 do
@@ -36,7 +36,7 @@ for i = 1, #KEYS, 2 do
   if fresh then
     redis.call('SET', KEYS[i], ARGV[i + 1], 'PX', ARGV[1])
     if ARGV[i + 2] == '' then
-      redis.call('PEXPIRE', KEYS[i + 1], ARGV[1])
+      redis.call('DEL', KEYS[i + 1])
     else
       redis.call('SET', KEYS[i + 1], ARGV[i + 2], 'PX', ARGV[1])
     end
@@ -50,7 +50,7 @@ return stale
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """What to store for a user: the packed state, and the packed list or ``b""`` to leave the old one."""
+    """What to store for a user: the packed state, and the packed list or ``b""`` for none."""
 
     user_id: str
     state: bytes

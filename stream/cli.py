@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import click
 
 from recsys.cli.options import with_settings
@@ -34,3 +33,32 @@ def worker(settings: Settings) -> None:
     from stream.worker import run
 
     uvloop.run(run(settings))
+
+
+@click.command()
+@with_settings("kafka")
+def services(settings: Settings) -> None:
+    """Run an embedded broker and store on this machine, for development, until stopped.
+
+    \b
+    Example:
+      recsys services
+      # in another terminal, after pasting the two export lines it prints:
+      recsys worker & recsys api
+
+    Both speak the real protocols, and both forget everything when they stop.
+    """
+    import signal
+    import sys
+
+    from recsys.console import console, output
+    from stream.embedded import embedded_broker, embedded_store
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    topics = (settings.kafka.topic, settings.kafka.dead_letter_topic)
+    with embedded_broker(topics) as broker, embedded_store() as store:
+        output.print(f"export KAFKA_BOOTSTRAP_SERVERS={broker}", soft_wrap=True)
+        output.print(f"export REDIS_URL={store}", soft_wrap=True)
+        sys.stdout.flush()
+        console.print("services: up until Ctrl-C")
+        signal.pause()

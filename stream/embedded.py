@@ -47,7 +47,7 @@ def _await_topic(cluster: Producer, topic: str) -> None:
         time.sleep(0.05)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -62,7 +62,7 @@ def embedded_store() -> Iterator[str]:
         UnavailableError: it did not start.
     """
     try:
-        server = ValkeyServer(port=_free_port())
+        server = ValkeyServer(port=free_port())
         server.start()
     except (ValkeyServerError, OSError) as error:
         raise UnavailableError(f"the embedded store did not start: {error}") from error

@@ -81,7 +81,7 @@ class Processor:
         for visitor in visitors.values():
             self._place(visitor, served, outcome)
         touched = {user: visitor for user, visitor in visitors.items() if visitor.touched}
-        self._advance([visitor.state for visitor in touched.values() if visitor.state], served, outcome)
+        self._advance([visitor.state for visitor in touched.values() if visitor.state], served)
         watch.lap("step")
         writes = self._recommend(touched, served, outcome)
         watch.lap("score")
@@ -148,7 +148,7 @@ class Processor:
             else:
                 outcome.dead.append(DeadLetter(record, placed.value, _why(placed, event)))
 
-    def _advance(self, states: Sequence[UserState], served: Served, outcome: Outcome) -> None:
+    def _advance(self, states: Sequence[UserState], served: Served) -> None:
         if not states:
             return
         hidden = np.stack([np.zeros_like(state.hidden) if state.rebuild else state.hidden for state in states])
@@ -157,16 +157,17 @@ class Processor:
             state.hidden = row
 
     def _recommend(self, touched: dict[str, _Visitor], served: Served, outcome: Outcome) -> list[Write]:
-        moved = [visitor.state for visitor in touched.values() if visitor.state and visitor.state.pending]
-        lists = iter(self._lists(moved, served))
-        outcome.lists = len(moved)
-        writes = []
-        for user, visitor in touched.items():
-            assert visitor.state is not None
-            packed = next(lists).pack() if visitor.state.pending else b""
-            writes.append(Write(user, visitor.state.pack(), packed))
+        """Each touched user's state, and the list that is a function of it alone: how batches fell leaves no trace."""
+        states = [visitor.state for visitor in touched.values() if visitor.state]
+        knowing = [state for state in states if state.seen()]
+        lists = iter(self._lists(knowing, served))
+        outcome.lists = len(knowing)
+        for visitor in touched.values():
             outcome.visible.extend(visitor.applied)
-        return writes
+        return [
+            Write(user, state.pack(), next(lists).pack() if state.seen() else b"")
+            for user, state in zip(touched, states, strict=True)
+        ]
 
     def _lists(self, states: Sequence[UserState], served: Served) -> list[RecommendationList]:
         if not states:

@@ -67,7 +67,8 @@ async def run(settings: Settings) -> None:
         app = build_app(settings, model, store, metrics, scratch)
         await app.start()
         address = f"http://{settings.worker.metrics_host}:{port}/metrics"
-        console.print(f"worker: model {model.served.version}, metrics on {address}", soft_wrap=True)
+        console.print(f"worker: model {model.served.version}", soft_wrap=True)
+        console.print(f"worker: metrics on {address}", soft_wrap=True)
         await stop.wait()
         console.print("worker: finishing the batch in hand")
         await app.stop()

