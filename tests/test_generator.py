@@ -197,7 +197,7 @@ def test_memory_is_bounded_by_a_part_of_a_day(process: Process) -> None:
 
 def test_the_sidecar_rebuilds_the_process(tmp_path: Path, process: Process) -> None:
     beside = write(SMALL, tmp_path / "clicks.csv.gz")
-    assert beside == tmp_path / "clicks.process.json"
+    assert beside == tmp_path / "clicks.csv.gz.process.json"
     rebuilt = read_process(beside)
     assert rebuilt.item_ids == process.item_ids
     arrays: list[NDArray[Any]] = [process.near, process.near_chance, process.taste, process.popularity]
@@ -256,7 +256,7 @@ def test_the_command(tmp_path: Path) -> None:
     result = CliRunner().invoke(generate_command, arguments)
     assert result.exit_code == 0, result.output
     assert len(out.read_text().splitlines()) == 501
-    assert read_process(tmp_path / "clicks.process.json").parameters.start.isoformat() == "2026-05-01"
+    assert read_process(tmp_path / "clicks.csv.process.json").parameters.start.isoformat() == "2026-05-01"
 
 
 def test_the_command_names_a_wrong_option(tmp_path: Path) -> None:

@@ -53,15 +53,14 @@ def write(parameters: Parameters, out: Path, advance: Callable[[int], object] = 
 
 
 def sidecar(out: Path) -> Path:
-    """Where the process of a log is described: ``clicks.process.json`` for ``clicks.csv.gz``.
+    """Where the process of a log is described: ``clicks.csv.process.json`` for ``clicks.csv``.
 
     Raises:
         SettingsError: the name ends in no format that can be written.
     """
-    for suffix in FORMATS:
-        if out.name.endswith(suffix) and out.name != suffix:
-            return out.with_name(out.name.removesuffix(suffix) + ".process.json")
-    raise SettingsError(f"{out}: the name must end in one of {', '.join(FORMATS)}")
+    if not any(out.name.endswith(suffix) and out.name != suffix for suffix in FORMATS):
+        raise SettingsError(f"{out}: the name must end in one of {', '.join(FORMATS)}")
+    return out.with_name(out.name + ".process.json")
 
 
 def read_process(path: Path) -> Process:
