@@ -18,7 +18,7 @@ from recsys.errors import RecsysError
 GROUP = "recsys.commands"
 # The order of work.
 ORDER = ["demo", "generate", "sessions", "train", "evaluate", "recommend", "publish", "rollback"]
-ORDER += ["services", "worker", "replay", "api"]
+ORDER += ["services", "worker", "replay", "api", "settings"]
 
 
 class Commands(click.Group):

@@ -1,26 +1,24 @@
-"""The demo's steps, from clicks to live recommendations, and what it prints of each."""
+"""The demo's steps, from clicks to live recommendations."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
-import urllib.parse
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from rich.table import Table
 
 from recsys.console import console
-from recsys.demo.commands import Commands, Service, get_json, get_text
-from recsys.demo.figures import APPLIED, DEAD, SKIPPED, Reading
-from recsys.errors import MissingInputError, RecsysError, UnavailableError
+from recsys.demo.commands import Commands, Service, get_text
+from recsys.demo.figures import Reading
+from recsys.demo.summary import Live, print_summary
+from recsys.errors import RecsysError, UnavailableError
 
 REAL_PACE_SECONDS, RUSH_SECONDS = 10, 20
 SETTLE_SECONDS = 30
+MARK = ".recsys-demo"
 
 
 @dataclass(frozen=True)
@@ -39,16 +37,13 @@ class Plan:
     keep: bool = False
 
 
-@dataclass
 class Tour:
     """A running demo."""
 
-    plan: Plan
-    commands: Commands = field(init=False)
-    started: float = field(default_factory=time.monotonic)
-
-    def __post_init__(self) -> None:
-        self.commands = Commands(self.plan.directory)
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.commands = Commands(plan.directory)
+        self._columns = [part for column in plan.columns for part in ("--column", column)]
 
     def run(self) -> None:
         """Do it all; return when everything that was started has stopped.
@@ -56,21 +51,19 @@ class Tour:
         Raises:
             RecsysError: a step failed; the message says which.
         """
-        _clear(self.plan.directory)
+        started = time.monotonic()
+        _make_room(self.plan.directory)
         clicks, process = self._clicks()
         self._train(clicks, process)
         with ExitStack() as services:
-            worker_metrics, url, running = self._start(services)
-            paces = self._replay(clicks, worker_metrics)
+            metrics, url, running = self._start(services)
+            live = self._replay(clicks, metrics)
             for service in running:
                 service.check()
-            self._summary(paces, url)
+            print_summary(self.plan.directory, live, url, time.monotonic() - started)
             if self.plan.keep:
-                console.print("\nServices stay up until Ctrl-C.")
-                while True:
-                    for service in running:
-                        service.check()
-                    time.sleep(1)
+                console.print("\nThe services stay up until Ctrl-C.")
+                _wait_for_ctrl_c(running)
 
     def _path(self, name: str) -> str:
         return str(self.plan.directory / name)
@@ -84,12 +77,9 @@ class Tour:
         self.commands.run("generate", *shape, "--out", clicks)
         return clicks, f"{clicks}.process.json"
 
-    def _columns(self) -> list[str]:
-        return [part for column in self.plan.columns for part in ("--column", column)]
-
     def _train(self, clicks: str, process: str | None) -> None:
         dataset, run, report = self._path("dataset"), self._path("run"), self._path("report")
-        self.commands.run("sessions", clicks, *self._columns(), "--out", dataset)
+        self.commands.run("sessions", clicks, *self._columns, "--out", dataset)
         self.commands.run("train", dataset, "--out", run)
         known = ("--process", process) if process else ()
         self.commands.run("evaluate", f"{run}/model", dataset, *known, "--out", report)
@@ -110,29 +100,61 @@ class Tour:
         _wait_until_ready(f"{url}/health/ready", api)
         return metrics, url, [servers, worker, api]
 
-    def _replay(self, clicks: str, metrics: str) -> dict[str, Reading]:
-        """Send held-out clicks as they came, then faster; gives the worker's figures for each."""
-        manifest = self._manifest()
-        since = manifest["split"]["test_from"]
-        readings = {}
+    def _replay(self, clicks: str, metrics: str) -> list[Live]:
+        """Send held-out clicks as they came, then at the pace of a rush hour."""
+        since = json.loads(Path(self._path("dataset"), "manifest.json").read_bytes())["split"]["test_from"]
         paces = {
             "real pace": ("--speed", "1", "--seconds", str(REAL_PACE_SECONDS)),
             "rush hour": ("--rate", str(self.plan.rush), "--seconds", str(RUSH_SECONDS)),
         }
+        live = []
         for name, pace in paces.items():
             before = Reading.of(get_text(metrics))
-            printed = self.commands.run("replay", clicks, *self._columns(), "--since", str(since), *pace)
+            printed = self.commands.run("replay", clicks, *self._columns, "--since", str(since), *pace)
             sent = json.loads(printed)
             since = sent["next"]
-            readings[name] = self._settled(metrics, before, sent["sent"])
-            self._last_user = sent["last_user"]
-        return readings
+            live.append(Live(name, sent, _settled(metrics, before, sent["sent"])))
+        return live
 
-    def _settled(self, metrics: str, before: Reading, sent: int) -> Reading:
-        """The worker's figures once it has dealt with all clicks sent."""
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while (reading := Reading.of(get_text(metrics)) - before).dealt_with < sent:
+
+def _settled(metrics: str, before: Reading, sent: int) -> Reading:
+    """The worker's figures since ``before``, once it has dealt with all clicks sent."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while (reading := Reading.of(get_text(metrics)) - before).dealt_with < sent:
+        if time.monotonic() > deadline:
+            raise UnavailableError(f"the worker dealt with {reading.dealt_with} of {sent} clicks: see worker.log")
+        time.sleep(0.1)
+    return reading
+
+
+def _wait_until_ready(address: str, service: Service) -> None:
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        try:
+            get_text(address)
+            return
+        except UnavailableError:
+            service.check()
             if time.monotonic() > deadline:
-                raise UnavailableError(f"the worker dealt with {reading.dealt_with} of {sent} clicks: see its log")
+                raise
             time.sleep(0.1)
-        return reading
+
+
+def _wait_for_ctrl_c(running: Sequence[Service]) -> None:
+    try:
+        while True:
+            for service in running:
+                service.check()
+            time.sleep(1)
+    except KeyboardInterrupt:
+        console.print("stopping")
+
+
+def _make_room(directory: Path) -> None:
+    """An empty directory; only what an earlier demo left may go."""
+    if directory.exists() and any(directory.iterdir()):
+        if not (directory / MARK).exists():
+            raise RecsysError(f"{directory} holds other things than a demo: choose another --directory")
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / MARK).touch()

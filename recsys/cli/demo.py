@@ -1,0 +1,29 @@
+"""The command ``demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--clicks", type=click.Path(exists=True), help="Your own click log [default: generate a day of clicks].")
+@click.option("--column", "columns", multiple=True, metavar="FIELD=COLUMN", help="As for recsys sessions.")
+@click.option("--directory", type=click.Path(path_type=Path), default=Path("demo-run"), show_default=True)
+@click.option("--keep", is_flag=True, help="Leave the services up until Ctrl-C.")
+def demo(clicks: str | None, columns: tuple[str, ...], directory: Path, keep: bool) -> None:
+    """Run the whole system on this machine: from a click log to live recommendations.
+
+    \b
+    Example:
+      recsys demo
+      recsys demo --clicks clicks.csv.gz --column user=visitor_id --column item=product_id
+
+    Generates a day of clicks (or takes yours), builds sessions, trains, evaluates and publishes a model, starts an
+    embedded broker and store, the worker and the API, replays held-out clicks, and says how good and how fresh the
+    recommendations are. Everything it writes is in --directory; everything it starts is stopped.
+    """
+    from recsys.demo.tour import Plan, Tour
+
+    Tour(Plan(directory, clicks, columns, keep=keep)).run()

@@ -1,0 +1,59 @@
+"""The command ``settings``: every setting, its value here, and where else it can be given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+
+@click.command(name="settings")
+@click.option("--markdown", is_flag=True, help="Print the defaults as the table that the README holds.")
+def show_settings(markdown: bool) -> None:
+    """Show every setting with the value it has here.
+
+    \b
+    Example:
+      RECSYS_TRAINING__EPOCHS=5 recsys settings
+
+    Flags go before the environment, the environment before the file recsys.toml (or the one that RECSYS_SETTINGS
+    names), the file before the defaults.
+    """
+    from rich.table import Table
+
+    from recsys.console import output
+    from recsys.settings import Settings, load_settings
+
+    if markdown:
+        click.echo(table_of_defaults())
+        return
+    table = Table("setting", "value", "what it is", highlight=True)
+    for (name, field, value), (_, _, default) in zip(
+        _values(load_settings()), _values(Settings.model_construct()), strict=True
+    ):
+        table.add_row(name, str(value) if value == default else f"[bold]{value}[/] (default {default})", field.description)
+    output.print(table)
+
+
+def table_of_defaults() -> str:
+    """All settings as a Markdown table."""
+    from recsys.settings import Settings
+
+    lines = ["| setting | default | what it is |", "|---|---|---|"]
+    lines += [
+        f"| `{name}` | `{str(value) or ' '}` | {field.description} |"
+        for name, field, value in _values(Settings.model_construct())
+    ]
+    return "\n".join(lines)
+
+
+def _values(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, FieldInfo, Any]]:
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel):
+            yield from _values(value, f"{name}.")
+        else:
+            yield f"{prefix}{name}", field, value
