@@ -32,10 +32,9 @@ def header_of(path: Path, head: bytes) -> tuple[tuple[str, ...], str]:
         InputError: the first line is no header.
     """
     line = head.lstrip(b"\r\n").split(b"\n", 1)[0].rstrip(b"\r")
-    try:
-        text = line.decode()
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: line 1: the header is not UTF-8") from None
+    text = line.decode(errors="replace")
+    if "\0" in text or "\ufffd" in text:
+        raise InputError(f"{path}: is binary, or text that is not UTF-8: CSV, JSON lines or Parquet is needed")
     delimiter = max(_DELIMITERS, key=text.count)
     try:
         names = tuple(name.strip() for name in next(csv.reader([text], delimiter=delimiter, strict=True)))

@@ -142,8 +142,6 @@ def _inspect(path: Path, mapping: Mapping[str, str]) -> Source | None:
         raise InputError(f"{path}: cannot be read: {error}") from None
     if not head.strip():
         return None
-    if b"\0" in head or head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InputError(f"{path}: is binary (or not UTF-8): CSV, JSON lines or Parquet is needed")
     if head.lstrip().startswith(b"{") or ".json" in "".join(path.suffixes[-2:]):
         names = _json_keys(head)
         columns = _resolve(path, names, mapping) if names else dict(mapping)

@@ -91,12 +91,18 @@ def encode(texts: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.LargeStringArr
 
 def save(path: Path, sessions: Sessions, users: pa.Array) -> None:
     """Write a shard of sessions; a worker that repeats the step replaces the file by an equal one."""
-    write_whole(path, to_bytes(table_of(sessions, users)))
+    table = table_of(sessions, users)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}")
+    with pa.ipc.new_file(str(aside), table.schema) as writer:
+        writer.write_table(table)
+    aside.replace(path)
 
 
 def load(path: Path) -> tuple[Sessions, pa.Array]:
     """Read a shard of sessions and their users."""
-    return sessions_of(from_bytes(path.read_bytes()))
+    with pa.memory_map(str(path)) as file:
+        return sessions_of(pa.ipc.open_file(file).read_all())
 
 
 def write_whole(path: Path, data: bytes) -> None:
