@@ -42,6 +42,14 @@ class Recommender(Protocol):
         ...
 
 
+class Baseline(Recommender, Protocol):
+    """A recommender that learns from sessions at once."""
+
+    def fit(self, sessions: Sessions, items: int) -> None:
+        """Learn from training sessions over ``items`` items."""
+        ...
+
+
 @dataclass(frozen=True)
 class Predictions:
     """The predictions that sessions ask for, in order.

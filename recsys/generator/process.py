@@ -48,7 +48,7 @@ class Parameters(BaseModel):
     items: int = Field(3_000, ge=10, description="Items in the shop.")
     seed: int = Field(1, ge=0, description="The same seed gives the same bytes.")
     days: int = Field(8, ge=1, le=3650, description="Days that the log spans.")
-    start: date = Field(date(2026, 3, 2), description="First day, UTC.")
+    start: date = Field(date(2025, 3, 3), description="First day, UTC.")
     zipf: float = Field(0.9, ge=0, le=3, description="Exponent of item popularity.")
     bad_share: float = Field(0.005, ge=0, le=0.5, description="Share of rows that are broken copies of good rows.")
     duplicate_share: float = Field(0.01, ge=0, le=0.5, description="Share of rows that repeat an earlier row.")

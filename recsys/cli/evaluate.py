@@ -1,0 +1,179 @@
+"""``recsys evaluate``: a model beside the baselines, on sessions it has not seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from recsys.bundle import Model
+    from recsys.dataset import Dataset
+    from recsys.evaluation.comparison import Comparison
+    from recsys.evaluation.protocol import Baseline, Recommender
+    from recsys.sessions import Sessions
+
+HISTORY, FIGURES, REPORT = "history.json", "evaluation.json", "report.html"
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Directory of the report.")
+@click.option("--split", type=click.Choice(["test", "validation"]), default="test", show_default=True)
+@click.option(
+    "--process",
+    type=click.Path(path_type=Path),
+    help="Description of a generated log (written beside it): adds the best possible recommender.",
+)
+def evaluate(model: Path, dataset: Path, out: Path, split: str, process: Path | None) -> None:
+    """Compare MODEL (a model directory or bundle) with the baselines on DATASET.
+
+    Prints a table and writes OUT/evaluation.json and OUT/report.html.
+
+    \b
+    recsys evaluate run/model dataset --out report
+    recsys evaluate run/model dataset --process clicks.csv.process.json --out report
+    """
+    from recsys.bundle import load_model
+    from recsys.console import console, output
+    from recsys.dataset import Dataset
+    from recsys.evaluation.report import render
+    from recsys.scorer import Scorer
+
+    loaded, data = load_model(model), Dataset.open(dataset)
+    history = _history(model)
+    _refuse_strangers(loaded, data, model, dataset)
+    if split == "validation":
+        _refuse_what_has_seen_validation(history, model)
+    scorer = Scorer(loaded.weights)
+    comparison = _compare(scorer, data, split, process)
+    output.print(table(comparison))
+    about = _about(loaded, data, split)
+    out.mkdir(parents=True, exist_ok=True)
+    _write(out, comparison, {"split": split, "dataset": data.manifest.content_hash})
+    (out / REPORT).write_text(render(comparison, scorer, data.vocabulary, history, about), encoding="utf-8")
+    console.print(f"report in {out / REPORT}")
+
+
+def table(comparison: Comparison) -> Any:
+    """Recall@20 and MRR@20 with the half widths of their 95% intervals, and coverage, of everyone."""
+    from rich.table import Table
+
+    from recsys.evaluation.comparison import MRR, RECALL
+
+    columns = Table(title=f"next item among {len(comparison.counts):,}, {len(comparison.predictions):,} predictions")
+    columns.add_column("")
+    for name in ("Recall@20", "MRR@20", "coverage@20"):
+        columns.add_column(name, justify="right")
+    for result in comparison.everyone:
+        cells = []
+        for metric in (RECALL, MRR):
+            low, high = result.intervals[metric]
+            cells.append(f"{result.as_dict()[metric]:.4f} [dim]± {(high - low) / 2:.4f}[/]")
+        style = "bold" if result is comparison.model else "green" if result is comparison.bound else ""
+        columns.add_row(result.name, *cells, f"{result.coverage:.1%}", style=style)
+    return columns
+
+
+def _compare(model: Recommender, data: Dataset, split: str, process: Path | None) -> Comparison:
+    """Fit the baselines on what the model learnt from, and evaluate everyone."""
+    import numpy as np
+
+    from recsys.console import progress
+    from recsys.errors import DatasetError
+    from recsys.evaluation.comparison import compare
+    from recsys.evaluation.item_knn import ItemKNN
+    from recsys.evaluation.oracle import Oracle
+    from recsys.evaluation.popularity import Popularity
+    from recsys.evaluation.session_popularity import SessionPopularity
+    from recsys.evaluation.vmis_knn import VMISKNN
+    from recsys.generator.files import read_process
+
+    bound = None
+    if process is not None:
+        repeats = data.session_settings.collapse_repeats
+        bound = Oracle(read_process(process), data.vocabulary, data.event_types, repeats)
+    sessions = data.test() if split == "test" else data.validation()
+    if not len(sessions):
+        raise DatasetError(f"{data.path}: the {split} split has no session to evaluate on")
+    learnt: Sessions = data.development() if split == "test" else data.training()
+    baselines: list[Baseline] = [Popularity(), SessionPopularity(), ItemKNN(), VMISKNN()]
+    names = [model.name, *(baseline.name for baseline in baselines), *([bound.name] if bound else [])]
+    with progress() as display:
+        predictions = sessions.events - len(sessions)
+        tasks = {name: display.add_task(name, total=predictions, note="", start=False) for name in names}
+        for baseline in baselines:
+            baseline.fit(learnt, len(data.vocabulary))
+
+        def advance(name: str, done: int) -> None:
+            display.start_task(tasks[name])
+            display.advance(tasks[name], done)
+
+        counts = np.bincount(learnt.items, minlength=len(data.vocabulary))
+        return compare(model, baselines, bound, sessions, counts, advance)
+
+
+def _refuse_strangers(model: Model, data: Dataset, model_path: Path, data_path: Path) -> None:
+    """A model is evaluated on the dataset it comes from: another may hold its training events as test events."""
+    from recsys.errors import InputError
+
+    if list(model.vocabulary.ids) != list(data.vocabulary.ids):
+        raise InputError(
+            f"{model_path}: its items are not those of {data_path}; evaluate it on the dataset it learnt from"
+        )
+    if model.description.dataset != data.manifest.content_hash:
+        raise InputError(
+            f"{model_path}: it learnt from another dataset than {data_path}, maybe from the very events to be predicted"
+        )
+
+
+def _refuse_what_has_seen_validation(history: list[dict[str, Any]], model_path: Path) -> None:
+    from recsys.errors import InputError
+
+    if any(epoch["phase"] == "final" for epoch in history):
+        raise InputError(
+            f"{model_path}: its final epochs learnt from the validation sessions; use --split test, or train --no-refit"
+        )
+
+
+def _history(model: Path) -> list[dict[str, Any]]:
+    """The epochs of training, if their file lies beside the model directory."""
+    import orjson
+
+    path = model.resolve().parent / HISTORY
+    history: list[dict[str, Any]] = orjson.loads(path.read_bytes()) if path.is_file() else []
+    return history
+
+
+def _about(model: Model, data: Dataset, split: str) -> Any:
+    """The head of the report."""
+    from datetime import UTC, datetime
+
+    from recsys.evaluation.report import About
+
+    sessions = data.test() if split == "test" else data.validation()
+    days = [datetime.fromtimestamp(int(time) / 1000, UTC) for time in (sessions.times.min(), sessions.times.max())]
+    shape = model.description.model
+    return About(
+        "How good are the recommendations?",
+        {
+            "Test period" if split == "test" else "Validation period": " to ".join(
+                f"{day:%Y-%m-%d %H:%M}" for day in days
+            ),
+            "sessions": f"{len(sessions):,}",
+            "predicted clicks": f"{sessions.events - len(sessions):,}",
+            "items": f"{len(data.vocabulary):,}",
+            "model": f"GRU, {shape.layers} x {shape.units} units, {shape.embedding} embeddings",
+        },
+    )
+
+
+def _write(out: Path, comparison: Comparison, about: dict[str, str]) -> None:
+    import orjson
+
+    from recsys.files import write_atomically
+
+    figures = {**about, **comparison.as_dict()}
+    write_atomically(out / FIGURES, orjson.dumps(figures, option=orjson.OPT_INDENT_2))
