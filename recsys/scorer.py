@@ -71,10 +71,10 @@ class Scorer:
         result = np.empty_like(hidden)
         for layer, (kernel, recurrent, bias) in enumerate(self._layers):
             before = hidden[:, layer * units : (layer + 1) * units]
-            projected = inputs @ kernel + bias
+            projected: Hidden = inputs @ kernel + bias
             gates = _sigmoid(projected[:, : 2 * units] + before @ recurrent[:, : 2 * units])
             update, reset = gates[:, :units], gates[:, units:]
-            candidate = np.tanh(projected[:, 2 * units :] + (reset * before) @ recurrent[:, 2 * units :])
+            candidate: Hidden = np.tanh(projected[:, 2 * units :] + (reset * before) @ recurrent[:, 2 * units :])
             after: Hidden = before + update * (candidate - before)
             result[:, layer * units : (layer + 1) * units] = inputs = after
         return result

@@ -262,6 +262,18 @@ def sequence(clicks: Sequence[Click], rule: SessionRule) -> list[int]:
     return [row for row in kept if row != UNKNOWN]
 
 
+def session_at_once(clicks: Sequence[tuple[int | None, int]], rule: SessionRule) -> list[int]:
+    """The rows by which a session given whole advances the model: its last session, cut as the stream would cut it.
+
+    Each click is (epoch milliseconds, row). Clicks without times stand in the order given, close together.
+    """
+    state = UserState(0, np.zeros(0, np.float32))
+    timed = sorted((index if time is None else time, row) for index, (time, row) in enumerate(clicks))
+    for time, row in timed:
+        state.place(Click(time, row, 0, NO_ID), rule, len(timed))
+    return sequence(state.recent, rule)
+
+
 def hash_id(event_id: str | None) -> int:
     """64 bits of an event id; :data:`recsys.sessions.NO_ID` for none."""
     if event_id is None:

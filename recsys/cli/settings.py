@@ -34,7 +34,9 @@ def show_settings(markdown: bool) -> None:
     for (name, field, value), (_, _, default) in zip(
         _values(load_settings()), _values(Settings.model_construct()), strict=True
     ):
-        table.add_row(name, str(value) if value == default else f"[bold]{value}[/] (default {default})", field.description)
+        table.add_row(
+            name, str(value) if value == default else f"[bold]{value}[/] (default {default})", field.description
+        )
     output.print(table)
 
 
