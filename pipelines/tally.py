@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from recsys.dataset import add_fingerprints
+
 
 @dataclass
 class Tally:
@@ -45,6 +47,5 @@ def total(tallies: Iterable[Tally]) -> Tally:
         result.last_ms = max((ms for ms in (result.last_ms, tally.last_ms) if ms is not None), default=None)
         result.damaged = sorted({*result.damaged, *tally.damaged})
         for split, part in tally.fingerprints.items():
-            whole = int(result.fingerprints.get(split, "0"), 16) + int(part, 16)
-            result.fingerprints[split] = f"{whole % (1 << 128):032x}"
+            result.fingerprints[split] = add_fingerprints(result.fingerprints.get(split, "0" * 32), part)
     return result

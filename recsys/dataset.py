@@ -307,7 +307,7 @@ def measure(sessions: Sessions) -> Size:
 
 
 def fingerprint(sessions: Sessions, user_ids: Sequence[str] | pa.Array) -> str:
-    """128 bits, in hexadecimal, that name a set of sessions in whatever order or parts: parts add up modulo 2**128.
+    """128 bits, in hexadecimal, that name a set of sessions in any order; :func:`add_fingerprints` joins those of parts.
 
     It tells two datasets apart; tampering is what the files' SHA-256 are for.
     """
@@ -316,7 +316,13 @@ def fingerprint(sessions: Sessions, user_ids: Sequence[str] | pa.Array) -> str:
     for column in (position, sessions.items, sessions.times, sessions.types):
         state = scramble(state ^ scramble(column.astype(np.uint64)))
     low, high = (int(np.sum(lane, dtype=np.uint64)) for lane in (state, scramble(state)))
-    return f"{(high << 64) | low:032x}"
+    return f"{high:016x}{low:016x}"
+
+
+def add_fingerprints(first: str, second: str) -> str:
+    """The fingerprint of two sets of sessions together."""
+    lanes = ((int(first[at : at + 16], 16) + int(second[at : at + 16], 16)) % (1 << 64) for at in (0, 16))
+    return "".join(f"{lane:016x}" for lane in lanes)
 
 
 def _long_enough(sessions: Sessions) -> Sessions:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.columns import hash_texts
-from recsys.dataset import Counts, Dataset, Split, fingerprint, write_dataset
+from recsys.dataset import Counts, Dataset, Split, add_fingerprints, fingerprint, write_dataset
 from recsys.errors import DatasetError, RecsysError
 from recsys.files import staged_directory
 from recsys.sessions import Sessions
@@ -144,9 +144,10 @@ def test_counts_must_add_up() -> None:
         Counts(read=10, kept=2, **parts).check()
 
 
-def test_the_content_hash_does_not_depend_on_the_order_of_sessions() -> None:
+def test_the_fingerprint_does_not_depend_on_the_order_or_parts_of_sessions() -> None:
     first, second = [(0, 1), (1, 2)], [(2, 3), (0, 4)]
     one = fingerprint(sessions(first, second), ["x", "y"])
+    assert add_fingerprints(fingerprint(sessions(first), ["x"]), fingerprint(sessions(second), ["y"])) == one
     assert fingerprint(sessions(second, first), ["y", "x"]) == one
     assert fingerprint(sessions(first, second), ["y", "x"]) != one
     assert fingerprint(sessions([*first, *second]), ["x"]) != one
