@@ -71,6 +71,7 @@ def render(
         worst=worst,
         head_share=round(100 * float(comparison.concentration(comparison.model)[_tenth(comparison)])),
         head_demand=round(100 * float(comparison.demand[_tenth(comparison)])),
+        validated=any(epoch["validation"] for epoch in history),
         samples=samples(comparison.sessions, model, vocabulary),
         plots={
             RECALL: plots.headline(comparison, RECALL, "Recall@20"),
