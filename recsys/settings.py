@@ -68,7 +68,7 @@ class TrainingSettings(Section):
 
     loss: Literal["cross-entropy", "bpr-max"] = Field("cross-entropy", description="What training minimises.")
     epochs: int = Field(10, ge=1, description="Passes over the training sessions, at most.")
-    patience: int = Field(2, ge=1, description="Stop after this many epochs without a better validation Recall@20.")
+    patience: int = Field(3, ge=1, description="Stop after this many epochs without a better validation Recall@20.")
     refit: bool = Field(True, description="After early stopping, train anew on training and validation sessions.")
     batch_size: int = Field(32, ge=1, description="Sessions that advance side by side.")
     clicks_per_step: int = Field(8, ge=1, description="Clicks of each session that one optimiser step goes through.")
@@ -77,8 +77,8 @@ class TrainingSettings(Section):
     logq: Fraction = Field(1.0, description="Strength of the logQ correction of sampled scores (cross-entropy).")
     learning_rate: float = Field(0.1, gt=0, description="Step size of Adagrad.")
     momentum: DropoutRate = Field(0.2, description="Share of the last update that the next one keeps.")
-    embedding_dropout: DropoutRate = Field(0.0, description="Dropout on the item embeddings that enter the GRU.")
-    hidden_dropout: DropoutRate = Field(0.2, description="Dropout on the hidden state that scores the items.")
+    embedding_dropout: DropoutRate = Field(0.25, description="Dropout on the item embeddings that enter the GRU.")
+    hidden_dropout: DropoutRate = Field(0.5, description="Dropout on the hidden state that scores the items.")
     score_penalty: float = Field(1.0, ge=0, description="Weight of the score regularisation of BPR-max.")
     seed: int = Field(1, ge=0, description="The same seed gives the same model on the same machine.")
     checkpoint_seconds: float = Field(60.0, gt=0, description="Write a checkpoint at least this often.")
@@ -91,6 +91,11 @@ class KafkaSettings(Section):
     topic: str = Field("clicks", description="Topic of click events.")
     dead_letter_topic: str = Field("clicks.dead-letter", description="Topic of events that could not be used.")
     group: str = Field("recsys-worker", description="Consumer group of the workers.")
+    session_timeout_seconds: float = Field(
+        6.0,
+        ge=3,
+        description="A worker silent for this long loses its partitions; brokers take 6 s or more by default.",
+    )
 
 
 class RedisSettings(Section):
@@ -127,6 +132,12 @@ class ApiSettings(Section):
     max_session_items: int = Field(200, ge=1, le=1000, description="Most clicks in an anonymous session.")
     max_events: int = Field(500, ge=1, le=10_000, description="Most events in one POST /v1/events.")
     max_body_kib: int = Field(1024, ge=1, description="Largest request body, in KiB.")
+    max_requests: int = Field(1024, ge=1, description="Most requests in work at a time; more are told to come back.")
+    max_pending_events: int = Field(10_000, ge=1, description="Most events that wait for the broker at a time.")
+    broker_timeout_seconds: float = Field(5.0, gt=0, description="Longest wait for the broker to take events.")
+    item_cache: int = Field(10_000, ge=1, description="Item pages whose answers are kept in memory.")
+    bundle_poll_seconds: float = Field(1.0, gt=0, description="How often to look for a newly published bundle.")
+    cors_origins: str = Field("", description="Web origins whose pages may call the API, comma separated; * for any.")
 
 
 class Settings(BaseSettings):

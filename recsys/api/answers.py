@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.api.bodies import SessionClick
 from recsys.api.lookups import Lookups
 from recsys.api.metrics import Metrics
+from recsys.api.requests import SessionClick
 from recsys.bundle import digest_of
 from recsys.errors import InputError, RecsysError, UnavailableError
 from recsys.serving import CurrentModel, Served

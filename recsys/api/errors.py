@@ -7,7 +7,6 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -64,12 +63,6 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(EventError)
     async def bad_value(request: Request, error: EventError) -> Response:
         return RefusedError(422, "invalid_parameter", str(error), field=error.field).response()
-
-    @app.exception_handler(RequestValidationError)
-    async def bad_parameter(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"][1:]))
-        return RefusedError(422, "invalid_parameter", f"{name}: {first['msg']}", field=name).response()
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:

@@ -49,6 +49,8 @@ class Limits:
             async with asyncio.timeout(BODY_SECONDS):
                 while True:
                     message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise RefusedError(400, "incomplete", "the body broke off", field="body")
                     body += message.get("body", b"")
                     if len(body) > self._max_bytes:
                         problem = f"the body is larger than {self._max_bytes} bytes"

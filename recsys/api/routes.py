@@ -4,55 +4,46 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from recsys.api.answers import Answer
-from recsys.api.bodies import json_body, read_events, read_limit, read_session
 from recsys.api.errors import RefusedError, json_response, unavailable
+from recsys.api.requests import checked_limit, json_body, query_id, query_limit, read_events, read_session
 from recsys.api.schemas import (
     EVENTS_BODY,
+    ITEM_ID,
+    LIMIT,
     SESSION_BODY,
+    USER_ID,
     Accepted,
     Recommendations,
     json_request,
+    query,
     refusals,
 )
-from recsys.api.services import Services, services_of
+from recsys.api.services import services_of
 from recsys.errors import UnavailableError
-from recsys.events import identifier
 
 log = logging.getLogger(__name__)
 router = APIRouter()
-
-DEFAULT_LIMIT = 20
-
-_ID_HELP = "1 to 256 bytes of UTF-8 without control characters."
-_LIMIT_HELP = "How many items, 20 if not given; the server's `max_limit` (100 unless set otherwise) at most."
-UserId = Annotated[str | None, Query(description=f"The visitor, as events name them. {_ID_HELP}", examples=["u-1"])]
-ItemId = Annotated[str | None, Query(description=f"The item of the page. {_ID_HELP}", examples=["214748"])]
-Limit = Annotated[int | None, Query(description=_LIMIT_HELP, examples=[20])]
 
 
 @router.get(
     "/v1/recommendations",
     response_model=Recommendations,
     responses=refusals(422, 503),
+    openapi_extra=query(USER_ID, ITEM_ID, LIMIT),
     summary="Recommendations for a visitor or an item page",
 )
-async def recommendations(
-    request: Request, user_id: UserId = None, item_id: ItemId = None, limit: Limit = None
-) -> Response:
+async def recommendations(request: Request) -> Response:
     """The user's list if there is one (`user`); else what follows a click on the item (`item`); else popular items
     (`popular`). The item of the page is never in the answer, and short lists are filled up with popular items."""
     services = services_of(request)
-    if user_id is not None:
-        identifier("user_id", user_id)
-    if item_id is not None:
-        identifier("item_id", item_id)
-    return _written(await services.recommender.for_visitor(user_id, item_id, _checked(limit, services)))
+    user_id, item_id = query_id(request, "user_id"), query_id(request, "item_id")
+    limit = query_limit(request, services.settings.api.max_limit)
+    return _written(await services.recommender.for_visitor(user_id, item_id, limit))
 
 
 @router.post(
@@ -68,14 +59,21 @@ async def session_recommendations(request: Request) -> Response:
     services = services_of(request)
     body = await json_body(request)
     clicks = read_session(body, services.settings.api.max_session_items)
-    return _written(await services.recommender.for_session(clicks, _checked(read_limit(body), services)))
+    limit = checked_limit(body.get("limit"), services.settings.api.max_limit)
+    return _written(await services.recommender.for_session(clicks, limit))
 
 
-@router.get("/v1/popular", response_model=Recommendations, responses=refusals(422, 503), summary="Popular items")
-async def popular(request: Request, limit: Limit = None) -> Response:
+@router.get(
+    "/v1/popular",
+    response_model=Recommendations,
+    responses=refusals(422, 503),
+    openapi_extra=query(LIMIT),
+    summary="Popular items",
+)
+async def popular(request: Request) -> Response:
     """The most clicked items of the training log."""
     services = services_of(request)
-    return _written(services.recommender.popular(_checked(limit, services)))
+    return _written(services.recommender.popular(query_limit(request, services.settings.api.max_limit)))
 
 
 @router.post(
@@ -107,15 +105,6 @@ async def events(request: Request) -> Response:
         raise unavailable("broker_unavailable", "the broker did not acknowledge the events: send them again") from None
     counted.labels("accepted").inc(count)
     return json_response({"accepted": count}, 202)
-
-
-def _checked(limit: int | None, services: Services) -> int:
-    most = services.settings.api.max_limit
-    if limit is None:
-        return min(DEFAULT_LIMIT, most)
-    if not 1 <= limit <= most:
-        raise RefusedError(422, "out_of_range", f"limit: must be 1 to {most}, is {limit}", field="limit")
-    return limit
 
 
 def _written(answer: Answer) -> Response:

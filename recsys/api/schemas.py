@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from recsys.api.requests import DEFAULT_LIMIT
 from recsys.events import MAX_ID_BYTES, MAX_TIMESTAMP_MS, MAX_TYPE_BYTES
 
 
@@ -100,7 +101,7 @@ _TIMESTAMP: dict[str, Any] = {
 }
 _LIMIT: dict[str, Any] = {
     "anyOf": [{"type": "integer", "minimum": 1, "maximum": 1000}, {"type": "null"}],
-    "default": 20,
+    "default": DEFAULT_LIMIT,
     "description": "How many items; the server's `max_limit` (100 unless set otherwise) at most.",
 }
 
@@ -142,6 +143,30 @@ EVENTS_BODY: dict[str, Any] = {
         [{"user_id": "u-1", "item_id": "214748", "timestamp": "2026-11-04T09:15:00Z", "event_id": "c-771"}],
     ],
 }
+
+
+USER_ID: dict[str, Any] = {
+    "name": "user_id",
+    "description": "The visitor, as events name them.",
+    "schema": _ID,
+    "example": "u-1",
+}
+ITEM_ID: dict[str, Any] = {
+    "name": "item_id",
+    "description": "The item of the page.",
+    "schema": _ID,
+    "example": "214748",
+}
+LIMIT: dict[str, Any] = {
+    "name": "limit",
+    "description": _LIMIT["description"],
+    "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": DEFAULT_LIMIT},
+}
+
+
+def query(*parameters: dict[str, Any]) -> dict[str, Any]:
+    """The OpenAPI entry of an operation's query parameters, all of them optional."""
+    return {"parameters": [{"in": "query", "required": False, **parameter} for parameter in parameters]}
 
 
 def json_request(schema: dict[str, Any]) -> dict[str, Any]:

@@ -175,6 +175,15 @@ def test_items_that_the_model_does_not_know_are_skipped_and_counted(api: Api, mo
     assert (ids(answer), answer["unknown_items"]) == (after(model, [5, 6], 5), 2)
 
 
+def test_items_of_the_session_are_left_out_where_the_stream_leaves_them_out(bundles: Path, store_url: str) -> None:
+    clicked = named([3, 0, 4])
+    with running_api(bundles, store_url) as api:
+        assert set(clicked) < set(ids(api.recommend(*clicked, limit=50)))
+    with running_api(bundles, store_url, exclude_seen=True) as api:
+        answer = api.recommend(*clicked, limit=47)
+        assert (answer["filled"], set(ids(answer)) & set(clicked)) == (0, set())
+
+
 @pytest.mark.parametrize("items", [[], ["x", "y"]])
 def test_a_session_without_known_items_gets_popular_ones(api: Api, items: list[str]) -> None:
     answer = api.recommend(*items)
