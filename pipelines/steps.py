@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.pvalue import TaggedOutput
 from numpy.typing import NDArray
 
 from pipelines import shards
@@ -35,6 +34,7 @@ ID_BUCKETS = 16
 RANGE = 1 << 20  # items whose counts one element carries
 
 Counts = NDArray[np.int64]
+RangeCounts = tuple[tuple[str, int], bytes]  # (name, number of the range), int64 counts
 
 
 @dataclass(frozen=True)
@@ -45,36 +45,28 @@ class Job:
     work: Path
     shards: int
 
-    def run(self, step: str, build: Callable[[beam.Pipeline], list[Any]]) -> Tally:
-        """Run one pipeline; ``build`` gives the collections of tallies, whose total comes back."""
-        report = self.work / f"{step}.json"
+    def run(self, step: str, build: Callable[[beam.Pipeline], object]) -> Tally:
+        """Run one pipeline; its elements report to ``work/tallies/step``, whose total comes back."""
         with beam.Pipeline(options=self.options) as pipeline:
-            tallies = tuple(build(pipeline)) | "AllTallies" >> beam.Flatten()
-            (
-                tallies
-                | "Total" >> beam.CombineGlobally(total)
-                | "Report" >> beam.Map(lambda tally: shards.write_whole(report, tally.to_json()))
-            )
-        return Tally.from_json(report.read_bytes())
+            build(pipeline)
+        reports = (self.work / "tallies" / step).glob("[!.]*")
+        return total(Tally.from_json(path.read_bytes()) for path in reports)
 
 
 def read_and_cut(job: Job, sources: list[Source], clock: Clock, rule: SessionRule) -> Tally:
     """Read all sources and cut sessions: a file for each shard in ``work/cut``, all ids in ``work/ids``."""
 
-    def build(pipeline: beam.Pipeline) -> list[Any]:
-        read = (
+    def build(pipeline: beam.Pipeline) -> None:
+        (
             pipeline
             | "Sources" >> beam.Create(list(enumerate(sources)))
             | "Spread" >> beam.Reshuffle()
-            | "Read" >> beam.FlatMap(_read, clock, job.work, job.shards).with_outputs("tally", main="pieces")
-        )
-        made = (
-            read.pieces
+            | "Read" >> beam.FlatMap(_read, clock, job.work, job.shards)
             | "ByShard" >> beam.GroupByKey()
-            | "Cut" >> beam.FlatMap(_cut, rule, job.work).with_outputs("tally", main="ids")
+            | "Cut" >> beam.FlatMap(_cut, rule, job.work)
+            | "ByBucket" >> beam.GroupByKey()
+            | "MergeIds" >> beam.Map(_merge_ids, job.work)
         )
-        merged = made.ids | "ByBucket" >> beam.GroupByKey() | "MergeIds" >> beam.Map(_merge_ids, job.work)
-        return [read.tally, made.tally, merged]
 
     return job.run("read", build)
 
@@ -94,45 +86,36 @@ def filter_once(job: Job, number: int, settings: SessionSettings, items: int) ->
     Support is counted over all shards at the end of each pass, and the next pass applies it.
     """
     before = job.work / ("cut" if number == 0 else f"pass-{number - 1}")
-
-    def build(pipeline: beam.Pipeline) -> list[Any]:
-        kept = (
-            pipeline
-            | "Shards" >> beam.Create(_shard_files(before))
-            | "Filter" >> beam.FlatMap(_filter, job.work, number, settings, items).with_outputs("tally", main="support")
-        )
-        return [kept.tally, _write_counts(kept.support, job.work / f"counts-{number}")]
-
-    return job.run(f"filter-{number}", build)
+    return _over_shards(job, f"filter-{number}", before, f"counts-{number}", _filter, number, settings, items)
 
 
-def count_split(job: Job, passes: int, split: Split, items: int) -> Tally:
-    """Count the items on each side of the split: ``work/counts-split``."""
-
-    def build(pipeline: beam.Pipeline) -> list[Any]:
-        counts = (
-            pipeline
-            | "Shards" >> beam.Create(_shard_files(job.work / f"pass-{passes}"))
-            | "Count" >> beam.FlatMap(_count_split, split, items)
-        )
-        return [_write_counts(counts, job.work / "counts-split")]
-
-    return job.run("count", build)
+def count_split(job: Job, passes: int, split: Split, items: int) -> None:
+    """Count the items of training and validation sessions into ``work/counts-split``."""
+    _over_shards(job, "count", job.work / f"pass-{passes}", "counts-split", _count_split, split, items)
 
 
 def write_split(job: Job, passes: int, split: Split, rows: NDArray[np.int32], directory: Path) -> Tally:
-    """Write the sessions of each part into ``directory``; ``rows`` has the vocabulary row of each item code."""
+    """Write the sessions of each part into ``directory``; ``rows`` has the vocabulary row of each item code.
+
+    The items of test sessions are counted, by vocabulary row, into ``work/counts-split``.
+    """
     shards.write_whole(job.work / "rows", rows.tobytes())
+    return _over_shards(job, "write", job.work / f"pass-{passes}", "counts-split", _write_split, split, directory)
 
-    def build(pipeline: beam.Pipeline) -> list[Any]:
-        written = (
+
+def _over_shards(job: Job, step: str, files: Path, counts: str, function: Callable[..., Any], *arguments: Any) -> Tally:
+    """Run ``function`` on each shard file; the counts by range that it yields are added up in ``work/counts``."""
+
+    def build(pipeline: beam.Pipeline) -> None:
+        (
             pipeline
-            | "Shards" >> beam.Create(_shard_files(job.work / f"pass-{passes}"))
-            | "Write" >> beam.FlatMap(_write_split, job.work, split, directory).with_outputs("tally", main="test")
+            | "Shards" >> beam.Create(sorted(str(path) for path in files.glob("[!.]*")))
+            | "Work" >> beam.FlatMap(function, job.work, *arguments)
+            | "Sum" >> beam.CombinePerKey(_add)
+            | "WriteCounts" >> beam.Map(_write_range, job.work / counts)
         )
-        return [written.tally, _write_counts(written.test, job.work / "counts-split")]
 
-    return job.run("write", build)
+    return job.run(step, build)
 
 
 def read_counts(directory: Path, name: str, items: int) -> Counts:
@@ -167,35 +150,36 @@ def divide(sessions: Sessions, users: pa.Array, split: Split) -> tuple[dict[str,
     return parts, Tally(counts)
 
 
-def _read(numbered: tuple[int, Source], clock: Clock, work: Path, count: int) -> Iterator[Any]:
+def _read(numbered: tuple[int, Source], clock: Clock, work: Path, count: int) -> Iterator[tuple[int, bytes]]:
     number, source = numbered
+    tallies = []
     for events, tally in read_clicks(source, number, clock, work):
-        yield TaggedOutput("tally", tally)
+        tallies.append(tally)
         if events is not None and len(events):
             yield from shards.partition(events, count)
+    _report(work, "read", f"file-{number:06}", total(tallies))
 
 
-def _cut(shard: tuple[int, Iterable[bytes]], rule: SessionRule, work: Path) -> Iterator[Any]:
+def _cut(shard: tuple[int, Iterable[bytes]], rule: SessionRule, work: Path) -> Iterator[tuple[tuple[str, int], bytes]]:
     number, pieces = shard
     made, users, items, types = shards.cut(pieces, rule)
     shards.save(work / "cut" / f"{number:05}", made.sessions, users)
     shards.write_whole(work / "cut-items" / f"{number:05}", shards.to_bytes(pa.table({"id": items})))
     shards.write_whole(work / "cut-types" / f"{number:05}", shards.to_bytes(pa.table({"id": types})))
-    yield TaggedOutput("tally", Tally(Counter({"duplicates": made.duplicates, "repeats": made.repeats})))
+    _report(work, "read", f"shard-{number:05}", Tally(Counter(duplicates=made.duplicates, repeats=made.repeats)))
     yield ("type", 0), shards.to_bytes(pa.table({"id": types}))
     bucket = hash_texts(items) % np.uint64(ID_BUCKETS)
-    for number in range(ID_BUCKETS):
-        yield ("item", number), shards.to_bytes(pa.table({"id": items.filter(pa.array(bucket == number))}))
+    for part in range(ID_BUCKETS):
+        yield ("item", part), shards.to_bytes(pa.table({"id": items.filter(pa.array(bucket == part))}))
 
 
-def _merge_ids(bucket: tuple[tuple[str, int], Iterable[bytes]], work: Path) -> Tally:
+def _merge_ids(bucket: tuple[tuple[str, int], Iterable[bytes]], work: Path) -> None:
     (kind, number), pieces = bucket
     ids = pc.unique(pa.concat_tables([shards.from_bytes(piece) for piece in pieces])["id"])
     shards.write_whole(work / "ids" / f"{kind}-{number:05}", shards.to_bytes(pa.table({"id": ids})))
-    return Tally()
 
 
-def _filter(path: str, work: Path, number: int, settings: SessionSettings, items: int) -> Iterator[Any]:
+def _filter(path: str, work: Path, number: int, settings: SessionSettings, items: int) -> Iterator[RangeCounts]:
     sessions, users = shards.load(Path(path))
     filtered: Counter[str] = Counter()
     keep = np.ones(len(sessions), np.bool_)
@@ -219,7 +203,7 @@ def _filter(path: str, work: Path, number: int, settings: SessionSettings, items
     keep &= ~short
     sessions, users = sessions.keep_sessions(keep), users.filter(pa.array(keep))
     shards.save(work / f"pass-{number}" / Path(path).name, sessions, users)
-    yield TaggedOutput("tally", Tally(filtered))
+    _report(work, f"filter-{number}", Path(path).name, Tally(filtered))
     yield from _ranges("support", sessions.items, items)
 
 
@@ -232,13 +216,13 @@ def _codes(work: Path, kind: str, shard: str) -> NDArray[np.int64]:
     return codes
 
 
-def _count_split(path: str, split: Split, items: int) -> Iterator[tuple[tuple[str, int], bytes]]:
+def _count_split(path: str, work: Path, split: Split, items: int) -> Iterator[RangeCounts]:
     parts, _ = divide(*shards.load(Path(path)), split)
     for name in ("train", "validation"):
         yield from _ranges(name, parts[name][0].items, items)
 
 
-def _write_split(path: str, work: Path, split: Split, directory: Path) -> Iterator[Any]:
+def _write_split(path: str, work: Path, split: Split, directory: Path) -> Iterator[RangeCounts]:
     rows = np.frombuffer((work / "rows").read_bytes(), np.int32)
     parts, tally = divide(*shards.load(Path(path)), split)
     for name, (coded, owners) in parts.items():
@@ -256,10 +240,14 @@ def _write_split(path: str, work: Path, split: Split, directory: Path) -> Iterat
         tally.counts[f"events/{name}"] += sessions.events
         tally.counts[f"sessions/{name}"] += len(sessions)
         tally.fingerprints[name] = fingerprint(sessions, users)
-    yield TaggedOutput("tally", tally)
+    _report(work, "write", Path(path).name, tally)
 
 
-def _ranges(name: str, codes: NDArray[np.int32], items: int) -> Iterator[tuple[tuple[str, int], bytes]]:
+def _report(work: Path, step: str, name: str, tally: Tally) -> None:
+    shards.write_whole(work / "tallies" / step / name, tally.to_json())
+
+
+def _ranges(name: str, codes: NDArray[np.int32], items: int) -> Iterator[RangeCounts]:
     """How often each of ``items`` codes occurs, a range of codes an element."""
     counts = np.bincount(codes, minlength=items).astype(np.int64)
     for number, first in enumerate(range(0, items, RANGE)):
@@ -272,15 +260,6 @@ def _add(parts: Iterable[bytes]) -> bytes:
     return np.sum(arrays, axis=0, dtype=np.int64).tobytes() if arrays else b""
 
 
-def _write_counts(counts: Any, directory: Path) -> Any:
-    return counts | "Sum" >> beam.CombinePerKey(_add) | "WriteCounts" >> beam.Map(_write_range, directory)
-
-
-def _write_range(summed: tuple[tuple[str, int], bytes], directory: Path) -> Tally:
+def _write_range(summed: RangeCounts, directory: Path) -> None:
     (name, number), counts = summed
     shards.write_whole(directory / f"{name}-{number:05}", counts)
-    return Tally()
-
-
-def _shard_files(directory: Path) -> list[str]:
-    return sorted(str(path) for path in directory.iterdir() if not path.name.startswith("."))

@@ -307,7 +307,7 @@ def measure(sessions: Sessions) -> Size:
 
 
 def fingerprint(sessions: Sessions, user_ids: Sequence[str] | pa.Array) -> str:
-    """128 bits, in hexadecimal, that name a set of sessions in any order; :func:`add_fingerprints` joins those of parts.
+    """128 bits, in hexadecimal, that name a set of sessions in any order; :func:`add_fingerprints` joins parts.
 
     It tells two datasets apart; tampering is what the files' SHA-256 are for.
     """
