@@ -16,8 +16,8 @@ PAIRS_AT_ONCE = 1 << 22
 class ItemKNN:
     """Scores an item by its similarity to the current item.
 
-    The similarity is the cosine of the items' session vectors with the supports shrunk towards equality (Hidasi et al.
-    2016, section 4.1)::
+    The similarity is the cosine of the items' session vectors with the supports shrunk towards equality, after Hidasi
+    et al. 2016::
 
         similarity(i, j) = sessions with both / sqrt((sessions with i + shrink) * (sessions with j + shrink))
 

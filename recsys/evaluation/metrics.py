@@ -2,7 +2,7 @@
 
 A rank counts from 1 and is pessimistic (see :mod:`recsys.evaluation.protocol`). Both metrics are averages over
 predictions. Predictions of one session depend on each other, so intervals resample whole sessions: the cluster
-bootstrap (Efron and Tibshirani 1993, chapter 8), percentile form.
+bootstrap, percentile form.
 """
 
 from __future__ import annotations

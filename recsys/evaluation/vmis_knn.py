@@ -1,7 +1,9 @@
 """VMIS-kNN: what the most similar recent sessions went on to.
 
-Kersbergen, Sprangers and Schelter, "Serenade: Low-Latency Session-Based Recommendation in e-Commerce at Scale", SIGMOD
-2022, section 3.
+After Kersbergen, Sprangers and Schelter, "Serenade: Low-Latency Session-Based Recommendation in e-Commerce at Scale",
+SIGMOD 2022. The weights below are one reading of the method and have not been compared with the authors' program. Two
+things are ours: the current item is not recommended, and ``recent`` and ``k`` were chosen in this baseline's favour,
+among eleven pairs by Recall@20 on the test day of a shop's log.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ class VMISKNN:
     the current item), 0 from the tenth on. The current item itself is not recommended.
 
     Args:
-        recent: m of the paper.
+        recent: candidates, at most.
         k: neighbours that vote.
         longest: how many last events of the evolving session are looked at.
     """

@@ -137,7 +137,7 @@ class _Shopping:
         """``events`` good rows of the sessions of one round, fewer if shoppers do not suffice, ordered by time."""
         begin = self.horizon(number) + self.phase + self.random.integers(ROUND // 2, size=len(self.phase))
         chance = self.activity * rhythm(begin, self.start, self.days)
-        # Weighted drawing without replacement by Gumbel's trick (Efraimidis and Spirakis 2006).
+        # The largest of log weight + Gumbel noise are a weighted draw without replacement.
         with np.errstate(divide="ignore"):
             keys = np.log(chance) + self.random.gumbel(size=len(chance))
         shoppers = np.argsort(-keys, kind="stable")[: np.count_nonzero(chance)]

@@ -155,7 +155,7 @@ def test_vmis_knn_looks_at_the_most_recent_sessions_only() -> None:
 
 @settings(max_examples=60)
 @given(session_lists, session_lists, st.integers(1, 4), st.integers(1, 3))
-def test_vmis_knn_is_the_algorithm_of_the_paper(
+def test_vmis_knn_in_arrays_is_vmis_knn_one_at_a_time(
     training: list[list[int]], test: list[list[int]], recent: int, k: int
 ) -> None:
     recommender = fitted(lambda: VMISKNN(recent, k), make_sessions(*training), 8)
@@ -172,7 +172,7 @@ def test_vmis_knn_is_the_algorithm_of_the_paper(
 
 
 def vmis_knn_one_at_a_time(training: list[list[int]], evolving: list[int], recent: int, k: int) -> dict[int, float]:
-    """Scores of the items, with weights in places (not divided by the session's length), straight from the text."""
+    """Scores of the items, with weights in places (not divided by the session's length), as the class describes them."""
     distinct = list(dict.fromkeys(reversed(evolving)))  # the last place of each, newest first
     places = {item: len(distinct) - back for back, item in enumerate(distinct)}
     sharing = [number for number, session in enumerate(training) if set(session) & set(distinct)]
