@@ -2,8 +2,8 @@
 
 After Kersbergen, Sprangers and Schelter, "Serenade: Low-Latency Session-Based Recommendation in e-Commerce at Scale",
 SIGMOD 2022. The weights below are one reading of the method and have not been compared with the authors' program. Two
-things are ours: the current item is not recommended, and ``recent`` and ``k`` were chosen in this baseline's favour,
-among eleven pairs by Recall@20 on the test day of a shop's log.
+things are ours: the current item is not recommended, and ``recent`` and ``k`` were chosen in this baseline's favour, by
+Recall@20 on the test day of a shop's log.
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ def test_vmis_knn_in_arrays_is_vmis_knn_one_at_a_time(
 
 
 def vmis_knn_one_at_a_time(training: list[list[int]], evolving: list[int], recent: int, k: int) -> dict[int, float]:
-    """Scores of the items, with weights in places (not divided by the session's length), as the class describes them."""
+    """Scores of the items, with weights in places (not divided by the session's length), as VMISKNN describes."""
     distinct = list(dict.fromkeys(reversed(evolving)))  # the last place of each, newest first
     places = {item: len(distinct) - back for back, item in enumerate(distinct)}
     sharing = [number for number, session in enumerate(training) if set(session) & set(distinct)]
