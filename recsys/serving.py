@@ -85,7 +85,7 @@ class CurrentModel:
             self._refused = version
             return False
         log.info("model %s takes over from %s", served.version, self.served.version)
-        self._vocabularies.setdefault(self.served.digest, self.served.vocabulary)
+        self._vocabularies[self.served.digest] = self.served.vocabulary
         self.served = served
         return True
 

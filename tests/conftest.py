@@ -52,7 +52,7 @@ def random_model(items: int = 50, units: int = 8, layers: int = 1, seed: int = 0
         weights[f"gru.{layer}.bias"] = normal(3 * units)
     return Model(
         weights,
-        Vocabulary([f"item-{row:03d}" for row in range(items)], np.arange(items, 0, -1, dtype=np.int64)),
+        Vocabulary([f"item-{row:0{len(str(max(items - 1, 100)))}d}" for row in range(items)], np.arange(items, 0, -1, dtype=np.int64)),
         Description(
             model=ModelSettings(units=units, layers=layers),
             sessions=SessionSettings.model_validate(sessions),

@@ -20,9 +20,8 @@ from recsys.api.requests import SessionClick
 from recsys.bundle import digest_of
 from recsys.errors import InputError, RecsysError, UnavailableError
 from recsys.serving import CurrentModel, Served
-from recsys.sessions import NO_ID
 from recsys.settings import ApiSettings
-from recsys.state import Click, RecommendationList, UserState
+from recsys.state import RecommendationList, session_at_once
 from recsys.vocabulary import UNKNOWN, Vocabulary
 
 log = logging.getLogger(__name__)
@@ -101,13 +100,10 @@ class Edition:
             raise
 
     def _rank_session(self, clicks: Sequence[SessionClick], exclude_seen: bool) -> Ranking | None:
-        # Without times the clicks stand in the order given, close together.
-        times = [index if click.timestamp is None else click.timestamp for index, click in enumerate(clicks)]
-        rows = self.served.vocabulary.rows([click.item_id for click in clicks]).tolist()
-        state = UserState(self.served.digest, self.served.scorer.start(1)[0])
-        for time_ms, row in sorted(zip(times, rows, strict=True)):
-            state.place(Click(time_ms, row, 0, NO_ID), self.served.rule, len(clicks))
-        return self._rank(state.pending, state.seen() if exclude_seen else []) if state.pending else None
+        known = self.served.vocabulary.rows([click.item_id for click in clicks]).tolist()
+        times = [click.timestamp for click in clicks]
+        rows = session_at_once(list(zip(times, known, strict=True)), self.served.rule)
+        return self._rank(rows, rows if exclude_seen else []) if rows else None
 
     def _rank(self, rows: Sequence[int], exclude: Sequence[int]) -> Ranking:
         scorer = self.served.scorer
