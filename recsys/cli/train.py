@@ -1,0 +1,158 @@
+"""``recsys train``: a session dataset in, a model directory out."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import orjson
+
+from recsys.cli.options import with_settings
+from recsys.console import console, output, progress
+from recsys.errors import RecsysError
+from recsys.settings import Settings
+
+if TYPE_CHECKING:
+    from recsys.dataset import Dataset
+    from recsys.model.network import Weights
+    from recsys.model.training import Epoch, Fitted, Progress, Report, Validate
+
+CHECKPOINT, MODEL, HISTORY, LOGS = "checkpoint.safetensors", "model", "history.json", "logs"
+
+
+@click.command()
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory of the run.")
+@click.option("--resume", is_flag=True, help="Go on where a run in --out was stopped.")
+@click.option("--overwrite", is_flag=True, help="Delete what is in --out and begin anew.")
+@with_settings("model", "training")
+def train(settings: Settings, dataset: Path, out: Path, resume: bool, overwrite: bool) -> None:
+    """Train a model on a session dataset.
+
+    Writes OUT/model (weights, vocabulary, settings), OUT/history.json and OUT/logs (TensorBoard). While it runs,
+    OUT/checkpoint.safetensors holds all that --resume needs.
+
+    \b
+    recsys train dataset --out run
+    recsys train dataset --out run --units 200 --epochs 20
+    recsys train dataset --out run --resume
+    """
+    if resume and overwrite:
+        raise click.UsageError("--resume and --overwrite exclude each other")
+    if resume and (out / MODEL).is_dir():
+        console.print(f"{out}: this run is finished")
+        return
+    if out.exists() and not resume:
+        if not overwrite:
+            raise RecsysError(f"{out} exists already: choose another name, or pass --resume or --overwrite")
+        _refuse_to_delete_strangers(out)
+    from recsys.dataset import Dataset
+
+    data = Dataset.open(dataset)
+    if overwrite:
+        shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    _write(out, data, settings, _fit(data, settings, out))
+    for path in (out / CHECKPOINT, *_leftovers(out)):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    output.print(f"model in {out / MODEL}")
+
+
+def _refuse_to_delete_strangers(out: Path) -> None:
+    """--overwrite deletes a run, and nothing else."""
+    ours = {CHECKPOINT, MODEL, HISTORY, LOGS}
+    if not out.is_dir() or any(path.name not in ours for path in out.iterdir() if path not in _leftovers(out)):
+        raise RecsysError(f"{out} holds other things than a training run: it is not overwritten")
+
+
+def _leftovers(out: Path) -> set[Path]:
+    """What a run that was killed left half written."""
+    return {path for name in (CHECKPOINT, MODEL, HISTORY) for path in out.glob(f".{name}-*")}
+
+
+def _fit(data: Dataset, settings: Settings, out: Path) -> Fitted:
+    from recsys.model.training import fit
+
+    training, validation = data.training(), data.validation()
+    with _report() as report:
+        return fit(
+            training,
+            data.development(),
+            len(data.vocabulary),
+            settings.model,
+            settings.training,
+            validate=_validation(data) if len(validation) else None,
+            checkpoint=out / CHECKPOINT,
+            logs=out / LOGS,
+            report=report,
+        )
+
+
+def _validation(data: Dataset) -> Validate:
+    """Evaluation on the validation sessions."""
+    from recsys.evaluation.protocol import evaluate
+    from recsys.scorer import Scorer
+
+    sessions = data.validation()
+
+    def validate(weights: Weights) -> dict[str, float]:
+        return evaluate(Scorer(weights), sessions, data.vocabulary.counts).as_dict()
+
+    return validate
+
+
+@contextmanager
+def _report() -> Iterator[Report]:
+    """A progress bar for the epoch at hand, and a line for each epoch done."""
+    from recsys.model.training import Progress
+
+    with progress() as bar:
+        task = bar.add_task("training", total=None, note="compiling")
+
+        def report(event: Progress | Epoch) -> None:
+            if isinstance(event, Progress):
+                note = f"loss {event.loss:.3f}  {event.events_per_second:,.0f} events/s"
+                bar.update(
+                    task,
+                    description=f"{_PHASES[event.phase]} {event.epoch}/{event.epochs}",
+                    total=event.windows,
+                    completed=event.window,
+                    note=note,
+                )
+            else:
+                console.print(_line(event))
+
+        yield report
+
+
+_PHASES = {"search": "epoch", "final": "final training, epoch"}
+
+
+def _line(epoch: Epoch) -> str:
+    line = f"{_PHASES[epoch.phase]} {epoch.number}: loss {epoch.loss:.3f}, {epoch.events_per_second:,.0f} events/s"
+    if epoch.validation:
+        line += f", validation Recall@20 {epoch.validation['recall@20']:.4f} MRR@20 {epoch.validation['mrr@20']:.4f}"
+    return line
+
+
+def _write(out: Path, data: Dataset, settings: Settings, fitted: Fitted) -> None:
+    """The model directory appears whole, after the history."""
+    from dataclasses import asdict
+
+    from recsys.bundle import Description, Model, save_model
+    from recsys.files import staged_directory, write_atomically
+
+    history = [asdict(epoch) for epoch in fitted.history]
+    write_atomically(out / HISTORY, orjson.dumps(history, option=orjson.OPT_INDENT_2))
+    description = Description(
+        model=settings.model,
+        sessions=data.session_settings,
+        event_types=tuple(data.event_types),
+        dataset=data.manifest.content_hash,
+    )
+    with staged_directory(out / MODEL) as staging:
+        save_model(staging, Model(fitted.weights, data.vocabulary, description))

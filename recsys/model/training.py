@@ -1,0 +1,215 @@
+"""The training run: epochs, early stopping, the refit on all data, checkpoints, logs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from recsys.model.batches import Batches, session_parallel
+from recsys.model.checkpoints import fingerprint, load_checkpoint, save_checkpoint
+from recsys.model.learner import Learner
+from recsys.model.network import Weights, initial_weights
+from recsys.sessions import Sessions
+from recsys.settings import ModelSettings, TrainingSettings
+
+STOP_METRIC = "recall@20"
+BEST = "best."  # tensors of a checkpoint that are the best epoch's weights
+REPORT_WINDOWS = 32  # windows between two calls of the progress callback
+
+# What TensorBoard's own package, which only looking at logs needs, would mark a scalar with.
+_SCALAR = tf.compat.v1.SummaryMetadata(
+    plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars"), data_class="DATA_CLASS_SCALAR"
+)
+
+Phase = Literal["search", "final"]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch brought.
+
+    ``search`` epochs learn from training sessions and are validated; ``final`` epochs learn from all sessions before
+    the test boundary. ``loss`` is the mean over events.
+    """
+
+    phase: Phase
+    number: int
+    loss: float
+    events_per_second: float
+    validation: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an epoch is."""
+
+    phase: Phase
+    epoch: int
+    epochs: int
+    window: int
+    windows: int
+    loss: float
+    events_per_second: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model and how it came to be."""
+
+    weights: Weights
+    history: list[Epoch]
+
+
+Validate = Callable[[Weights], Mapping[str, float]]
+Report = Callable[[Progress | Epoch], None]
+
+
+def fit(
+    training: Sessions,
+    development: Sessions,
+    items: int,
+    model: ModelSettings,
+    settings: TrainingSettings,
+    *,
+    validate: Validate | None = None,
+    checkpoint: Path | None = None,
+    logs: Path | None = None,
+    report: Report = lambda _: None,
+) -> Fitted:
+    """Train a model.
+
+    With ``validate``, first learn from ``training`` until validation Recall@20 has not risen for ``patience`` epochs;
+    then, if ``refit`` is set, learn anew from ``development`` for the best number of epochs, else keep the best epoch's
+    weights. Without ``validate``, learn from ``development`` for ``epochs``.
+
+    Args:
+        training: sessions before the validation boundary, in the order they are learnt.
+        development: sessions before the test boundary.
+        items: rows of the vocabulary.
+        validate: metrics of weights on the validation sessions, ``recall@20`` among them.
+        checkpoint: file to save the run in; where it exists already, the run goes on from it and gives what an unbroken
+            run would have given.
+        logs: directory of TensorBoard logs.
+        report: called often with a :class:`Progress`, and with each :class:`Epoch` as it ends.
+
+    Raises:
+        SettingsError: settings or sessions that leave nothing to learn from, or a checkpoint of another run.
+        InputError: a damaged checkpoint.
+    """
+    identity = fingerprint(model, settings, items, training, development)
+    run = _Run(identity, items, model, settings, checkpoint, logs, report)
+    if validate is None:
+        return Fitted(run.learn("final", development, settings.epochs).weights, run.history)
+    if run.phase == "search":
+        run.learn("search", training, settings.epochs, validate)
+    if not settings.refit:
+        return Fitted(run.best_weights, run.history)
+    return Fitted(run.learn("final", development, best_epoch(run.history).number).weights, run.history)
+
+
+def best_epoch(history: Sequence[Epoch]) -> Epoch:
+    """The validated epoch with the highest Recall@20, the first of equals."""
+    return max((epoch for epoch in history if epoch.validation), key=lambda epoch: epoch.validation[STOP_METRIC])
+
+
+class _Run:
+    """A run and where it stands; what it does next follows from its history and the learner's variables alone."""
+
+    def __init__(
+        self,
+        identity: str,
+        items: int,
+        model: ModelSettings,
+        settings: TrainingSettings,
+        checkpoint: Path | None,
+        logs: Path | None,
+        report: Report,
+    ) -> None:
+        self._identity, self._checkpoint, self._logs, self._report = identity, checkpoint, logs, report
+        self._items, self._model, self._settings = items, model, settings
+        self._saved_at = time.monotonic()
+        self.phase: Phase = "search"
+        self.history: list[Epoch] = []
+        self.best_weights: Weights = {}
+        self._restored: tuple[int, int, Mapping[str, NDArray[Any]]] | None = None
+        saved = load_checkpoint(checkpoint, identity) if checkpoint else None
+        if saved is not None:
+            progress, tensors = saved
+            self.phase = progress["phase"]
+            self.history = [Epoch(**epoch) for epoch in progress["history"]]
+            self.best_weights = {name[len(BEST) :]: value for name, value in tensors.items() if name.startswith(BEST)}
+            self._restored = progress["epoch"], progress["window"], tensors
+
+    def learn(self, phase: Phase, sessions: Sessions, epochs: int, validate: Validate | None = None) -> Learner:
+        """Up to so many epochs over ``sessions``, or what is left of them where the run was restored in this phase."""
+        batches = session_parallel(sessions, self._settings.batch_size, self._settings.clicks_per_step)
+        learner = Learner(initial_weights(self._items, self._model, self._settings.seed), batches, self._settings)
+        done = window = 0
+        if self._restored is not None and self.phase == phase:
+            done, window, tensors = self._restored
+            for name, variable in learner.state.items():
+                variable.assign(tensors[name])
+        self.phase, self._restored = phase, None
+        while done < epochs and not (validate and self._risen_enough()):
+            epoch = self._epoch(learner, batches, done, epochs, window)
+            if validate:
+                epoch = replace(
+                    epoch, validation={name: float(value) for name, value in validate(learner.weights).items()}
+                )
+            self.history.append(epoch)
+            if validate and not self._settings.refit and best_epoch(self.history) is epoch:
+                self.best_weights = learner.weights
+            done, window = done + 1, 0
+            learner.begin_epoch()
+            self._save(learner, done, window)
+            self._log(epoch)
+            self._report(epoch)
+        return learner
+
+    def _epoch(self, learner: Learner, batches: Batches, done: int, epochs: int, window: int) -> Epoch:
+        """The rest of an epoch, from ``window`` on."""
+        events = np.concatenate(([0], np.cumsum(batches.events)))
+        began, first = time.monotonic(), window
+        while window < len(batches):
+            learner.step(batches, window, done * len(batches) + window)
+            window += 1
+            if window % REPORT_WINDOWS == 0 or window == len(batches):
+                rate = float(events[window] - events[first]) / (time.monotonic() - began)
+                loss = learner.loss_sum / max(int(events[window]), 1)
+                self._report(Progress(self.phase, done + 1, epochs, window, len(batches), loss, rate))
+                if time.monotonic() - self._saved_at >= self._settings.checkpoint_seconds and window < len(batches):
+                    self._save(learner, done, window)
+        return Epoch(self.phase, done + 1, loss, rate)
+
+    def _risen_enough(self) -> bool:
+        """Whether Recall@20 has stopped rising."""
+        searched = [epoch for epoch in self.history if epoch.validation]
+        return bool(searched) and searched[-1].number - best_epoch(searched).number >= self._settings.patience
+
+    def _save(self, learner: Learner, done: int, window: int) -> None:
+        if self._checkpoint is None:
+            return
+        history = [asdict(epoch) for epoch in self.history]
+        progress = {"phase": self.phase, "epoch": done, "window": window, "history": history}
+        tensors = {name: variable.numpy() for name, variable in learner.state.items()}
+        tensors |= {f"{BEST}{name}": value for name, value in self.best_weights.items()}
+        save_checkpoint(self._checkpoint, self._identity, progress, tensors)
+        self._saved_at = time.monotonic()
+
+    def _log(self, epoch: Epoch) -> None:
+        if self._logs is None:
+            return
+        writer = tf.summary.create_file_writer(str(self._logs / epoch.phase))
+        values = {"loss": epoch.loss, "events_per_second": epoch.events_per_second}
+        values |= {f"validation/{name}": value for name, value in epoch.validation.items()}
+        with writer.as_default(step=epoch.number):
+            for name, value in values.items():
+                tf.summary.write(name, np.float32(value), metadata=_SCALAR)
+        writer.close()

@@ -1,0 +1,83 @@
+"""kill -9 in the middle of a training run, then --resume: the same model, to the bit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+from safetensors.numpy import load_file
+
+from recsys.bundle import WEIGHTS, load_model
+from recsys.dataset import Split, write_dataset
+from recsys.vocabulary import Vocabulary
+
+from .logs import markov_chain, markov_log
+
+OPTIONS = "--no-refit --units 16 --epochs 3 --patience 3 --batch-size 8 --clicks-per-step 4 --samples 16"
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "dataset"
+    log = markov_log(markov_chain(50, 10, 1), 2500, 6, 1)
+    boundary = int(log.times[log.starts[2000]])
+    first = log.times < boundary
+    users = [f"u{number:04}" for number in range(len(log))]
+    counts = [int((log.items == item).sum()) for item in range(50)]
+    parts = {"train": first, "validation": ~first}
+    sessions = {name: log.keep_events(keep) for name, keep in parts.items()}
+    sessions = {name: part.keep_sessions(part.lengths > 0) for name, part in sessions.items()}
+    write_dataset(
+        path,
+        Vocabulary([f"i{item:02}" for item in range(50)], np.array(counts)),
+        {"train": (sessions["train"], users[:2000]), "validation": (sessions["validation"], users[2000:])},
+        Split(validation_from=boundary, test_from=None),
+    )
+    return path
+
+
+def train(dataset: Path, out: Path, *options: str) -> "subprocess.Popen[bytes]":
+    code = "from recsys.cli import main; main()"
+    command = [sys.executable, "-c", code, "train", str(dataset), "--out", str(out), *OPTIONS.split()]
+    command += ["--checkpoint-seconds", "0.01", *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+
+
+def finish(process: "subprocess.Popen[bytes]") -> str:
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr.decode()
+    return stderr.decode()
+
+
+def test_killed_and_resumed_is_as_unbroken(dataset: Path, tmp_path: Path) -> None:
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    said = finish(train(dataset, unbroken))
+    history = orjson.loads((unbroken / "history.json").read_bytes())
+    assert [epoch["number"] for epoch in history] == [1, 2, 3]
+    assert len(said.splitlines()) == len(history), f"a line an epoch and no other noise: {said}"
+
+    process = train(dataset, broken)
+    deadline = time.monotonic() + 60
+    while not (broken / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (broken / "model").exists(), "killed too late"
+
+    refused = train(dataset, broken)
+    _, stderr = refused.communicate(timeout=60)
+    assert refused.returncode == 1
+    assert b"--resume or --overwrite" in stderr
+
+    finish(train(dataset, broken, "--resume"))
+    one, other = (load_file(run / "model" / WEIGHTS) for run in (unbroken, broken))
+    assert one.keys() == other.keys()
+    assert all((one[name] == other[name]).all() for name in one)
+    assert load_model(broken / "model").description.dataset == load_model(unbroken / "model").description.dataset
+    assert {path.name for path in broken.iterdir()} == {"model", "history.json", "logs"}

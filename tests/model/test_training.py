@@ -1,0 +1,148 @@
+"""Training as a whole: it learns what there is to learn, it stops, and chance is a function of the seed."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from recsys.errors import SettingsError
+from recsys.model.network import Weights
+from recsys.model.training import REPORT_WINDOWS, Epoch, Progress, best_epoch, fit
+from recsys.settings import ModelSettings, TrainingSettings
+
+from .logs import markov_chain, markov_log, recall, sessions_of
+
+SMALL = ModelSettings(units=24)
+QUICK = TrainingSettings(epochs=2, samples=32, batch_size=8, clicks_per_step=4)
+EXACT: dict[str, Any] = {"hidden_dropout": 0.0, "embedding_dropout": 0.0, "learning_rate": 0.05, "clicks_per_step": 4}
+LOG = markov_log(markov_chain(60, 10, 1), 300, 6, 1)
+
+
+def same(one: Weights, other: Weights) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "bpr-max"])
+def test_a_first_order_process_is_learnt_close_to_its_best(loss: str) -> None:
+    chances = markov_chain(60, 30, seed=1)
+    test = markov_log(chances, 500, 8, seed=3)
+    best_items = np.argsort(-chances, axis=1)[:, :20]
+    best = np.mean([target in best_items[item] for row in test for item, target in pairwise(row)])
+    settings = TrainingSettings(epochs=8, loss=loss, samples=128, **EXACT)
+    log = markov_log(chances, 4000, 8, seed=2)
+    fitted = fit(log, log, 60, ModelSettings(units=64), settings)
+    assert recall(fitted.weights, test) > 0.95 * best
+
+
+def test_the_state_is_used() -> None:
+    """Two chains interleaved: the next item follows from the one before last, and says nothing to a first-order model.
+
+    The first prediction of a session is chance (20 of 60 items); so are all of them to the best first-order model.
+    """
+    random = np.random.default_rng(1)
+    after = random.permutation(60)
+
+    def sessions(count: int) -> list[list[int]]:
+        pairs = random.integers(60, size=(count, 2))
+        return [np.stack([pair, after[pair], after[after[pair]]]).ravel().tolist() for pair in pairs]
+
+    train, test = sessions_of(sessions(6000)), sessions_of(sessions(500))
+    fitted = fit(train, train, 60, ModelSettings(units=64), TrainingSettings(epochs=5, samples=128, **EXACT))
+    assert recall(fitted.weights, test) > 0.75
+
+
+def test_same_seed_same_weights() -> None:
+    one, again = (fit(LOG, LOG, 60, SMALL, QUICK).weights for _ in range(2))
+    other = fit(LOG, LOG, 60, SMALL, QUICK.model_copy(update={"seed": 2})).weights
+    assert same(one, again)
+    assert not same(one, other)
+
+
+@pytest.mark.parametrize("model", [ModelSettings(units=8, layers=2), ModelSettings(units=8, embedding="separate")])
+@pytest.mark.parametrize("loss", ["cross-entropy", "bpr-max"])
+def test_every_form_of_the_model_learns(model: ModelSettings, loss: str) -> None:
+    settings = QUICK.model_copy(update={"loss": loss, "momentum": 0.0, "embedding_dropout": 0.1, "epochs": 4})
+    fitted = fit(LOG, LOG, 60, model, settings)
+    assert fitted.history[-1].loss < fitted.history[0].loss
+    assert all(np.isfinite(weight).all() for weight in fitted.weights.values())
+
+
+class Planned:
+    """Validation that gives what was planned, and keeps the weights it saw."""
+
+    def __init__(self, *recalls: float) -> None:
+        self.recalls = recalls
+        self.seen: list[Weights] = []
+
+    def __call__(self, weights: Weights) -> dict[str, float]:
+        self.seen.append(weights)
+        return {"recall@20": self.recalls[len(self.seen) - 1]}
+
+
+STOPPING = QUICK.model_copy(update={"epochs": 10, "patience": 2})
+
+
+def test_early_stopping_and_refit() -> None:
+    validate = Planned(0.1, 0.3, 0.2, 0.3)
+    fitted = fit(LOG, LOG, 60, SMALL, STOPPING, validate=validate)
+    phases = [(epoch.phase, epoch.number) for epoch in fitted.history]
+    assert phases == [*(("search", n) for n in (1, 2, 3, 4)), ("final", 1), ("final", 2)]
+    assert best_epoch(fitted.history).number == 2
+    assert same(fitted.weights, validate.seen[1]), "the refit saw the same sessions in the same order"
+
+
+def test_without_refit_the_best_epoch_is_kept() -> None:
+    validate = Planned(0.1, 0.3, 0.2, 0.25)
+    fitted = fit(LOG, LOG, 60, SMALL, STOPPING.model_copy(update={"refit": False}), validate=validate)
+    assert [epoch.number for epoch in fitted.history] == [1, 2, 3, 4]
+    assert same(fitted.weights, validate.seen[1])
+
+
+class KilledError(Exception):
+    pass
+
+
+RECALLS = (0.1, 0.3, 0.2, 0.25)
+
+
+@pytest.mark.parametrize(("refit", "epochs_done"), [(True, 2), (True, 5), (False, 3)])
+def test_a_run_that_is_resumed_ends_as_an_unbroken_one(tmp_path: Path, refit: bool, epochs_done: int) -> None:
+    settings = STOPPING.model_copy(update={"refit": refit, "checkpoint_seconds": 1e-9})
+    unbroken = fit(LOG, LOG, 60, SMALL, settings, validate=Planned(*RECALLS))
+    ended: list[Epoch] = []
+
+    def die(event: Progress | Epoch) -> None:
+        """Within the next epoch, part of which is saved by then."""
+        if isinstance(event, Epoch):
+            ended.append(event)
+        elif len(ended) == epochs_done and event.window > REPORT_WINDOWS:
+            raise KilledError
+
+    checkpoint = tmp_path / "checkpoint"
+    with pytest.raises(KilledError):
+        fit(LOG, LOG, 60, SMALL, settings, validate=Planned(*RECALLS), checkpoint=checkpoint, report=die)
+    remaining = Planned(*RECALLS[len([epoch for epoch in ended if epoch.validation]) :])
+    resumed = fit(LOG, LOG, 60, SMALL, settings, validate=remaining, checkpoint=checkpoint)
+    assert same(resumed.weights, unbroken.weights)
+    assert [(epoch.number, epoch.loss) for epoch in resumed.history] == [
+        (epoch.number, epoch.loss) for epoch in unbroken.history
+    ]
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    fit(LOG, LOG, 60, SMALL, QUICK, checkpoint=checkpoint)
+    with pytest.raises(SettingsError, match="other settings or another dataset"):
+        fit(LOG, LOG, 60, SMALL, QUICK.model_copy(update={"momentum": 0.3}), checkpoint=checkpoint)
+
+
+def test_nothing_to_compare_with_is_refused() -> None:
+    with pytest.raises(SettingsError, match="batch_size 1 with samples 0"):
+        fit(LOG, LOG, 60, SMALL, TrainingSettings(batch_size=1, samples=0))
+
+
+def test_tensorboard_logs_are_written(tmp_path: Path) -> None:
+    fit(LOG, LOG, 60, SMALL, QUICK, logs=tmp_path)
+    assert list((tmp_path / "final").glob("events.out.tfevents.*"))
