@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from recsys.dataset import Split
-from recsys.errors import EventError, SettingsError
-from recsys.events import parse_timestamp
+from recsys.errors import SettingsError
 
 DAY_MS = 86_400_000
-_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 @dataclass(frozen=True)
@@ -49,15 +46,3 @@ class Boundaries:
                     f"before {before} ms"
                 )
         return Split(validation_from=validation, test_from=test)
-
-
-def parse_moment(text: str) -> int:
-    """Epoch milliseconds from a date (its midnight in UTC), an RFC 3339 time, or the milliseconds themselves.
-
-    Raises:
-        ValueError: none of these.
-    """
-    try:
-        return parse_timestamp(f"{text}T00:00:00Z" if _DATE.fullmatch(text) else text)
-    except EventError as error:
-        raise ValueError(error.detail) from None

@@ -16,13 +16,13 @@ from pydantic import JsonValue
 
 from pipelines import shards, steps
 from pipelines.boundaries import Boundaries
-from pipelines.inputs import Source, find_sources
 from pipelines.progress import Stages
 from pipelines.tally import Tally, total
 from recsys.columns import Clock
 from recsys.dataset import SPLITS, Counts, Manifest, Size, finish
 from recsys.errors import InputError, MissingInputError
 from recsys.files import staged_directory
+from recsys.logs.sources import Source, find_sources
 from recsys.settings import SessionSettings
 from recsys.vocabulary import Vocabulary
 

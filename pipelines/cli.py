@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from recsys.cli.options import with_settings
+from recsys.cli.options import MOMENT, with_settings
 from recsys.settings import Settings
 
 if TYPE_CHECKING:
     from recsys.dataset import Manifest
 
 DAY_MS = 86_400_000
-T = TypeVar("T")
 
 
 @click.command()
@@ -24,12 +22,12 @@ T = TypeVar("T")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory of the dataset.")
 @click.option("--column", "columns", multiple=True, metavar="FIELD=COLUMN", help="Which column holds a field.")
 @click.option("--time-unit", type=click.Choice(["s", "ms", "us"]), default="ms", show_default=True, help="Of numbers.")
-@click.option("--test-from", metavar="DATE", help="Test sessions begin at or after this (date, RFC 3339 or epoch ms).")
+@click.option("--test-from", type=MOMENT, help="Test sessions begin at or after this (date, RFC 3339 or epoch ms).")
 @click.option("--test-days", type=click.FloatRange(min=0), help="Or: in the last N days. 0: no test split.")
-@click.option("--validation-from", metavar="DATE", help="Validation sessions begin at or after this.")
+@click.option("--validation-from", type=MOMENT, help="Validation sessions begin at or after this.")
 @click.option("--validation-days", type=click.FloatRange(min=0), help="Or: in the N days before test. 0: none.")
 @click.option("--max-bad", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Share of bad lines.")
-@click.option("--now", metavar="DATE", help="Clicks more than a day after this are bad. [default: the clock]")
+@click.option("--now", type=MOMENT, help="Clicks more than a day after this are bad. [default: the clock]")
 @click.option("--shards", type=click.IntRange(1, 10_000), help="Parts that users are spread over. [default: by size]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing dataset.")
 @with_settings("sessions")
@@ -39,12 +37,12 @@ def sessions(
     out: Path,
     columns: tuple[str, ...],
     time_unit: Any,
-    test_from: str | None,
+    test_from: int | None,
     test_days: float | None,
-    validation_from: str | None,
+    validation_from: int | None,
     validation_days: float | None,
     max_bad: float,
-    now: str | None,
+    now: int | None,
     shards: int | None,
     overwrite: bool,
 ) -> None:
@@ -73,29 +71,28 @@ def sessions(
 
     logging.getLogger().setLevel(logging.ERROR)  # Beam warns of cloud packages that are not installed
 
-    from pipelines.boundaries import Boundaries, parse_moment
+    from pipelines.boundaries import Boundaries
     from pipelines.build import Request, build_dataset
-    from pipelines.inputs import parse_mapping
     from recsys.columns import Clock
+    from recsys.logs.sources import parse_mapping
 
-    if test_from and test_days is not None:
+    if test_from is not None and test_days is not None:
         raise click.UsageError("--test-from and --test-days exclude each other")
-    if validation_from and validation_days is not None:
+    if validation_from is not None and validation_days is not None:
         raise click.UsageError("--validation-from and --validation-days exclude each other")
     files = [name for name in inputs if not name.startswith("--")]
-    now_ms = _parse("--now", parse_moment, now) or int(time.time() * 1000)
+    try:
+        mapping = parse_mapping(columns)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--column") from None
+    now_ms = int(time.time() * 1000) if now is None else now
     request = Request(
         inputs=files,
         out=out,
         settings=settings.sessions,
-        mapping=_parse("--column", parse_mapping, columns) or {},
+        mapping=mapping,
         clock=Clock(time_unit, now_ms, DAY_MS),
-        boundaries=Boundaries(
-            _parse("--test-from", parse_moment, test_from),
-            test_days,
-            _parse("--validation-from", parse_moment, validation_from),
-            validation_days,
-        ),
+        boundaries=Boundaries(test_from, test_days, validation_from, validation_days),
         max_bad=max_bad,
         shards=shards,
         overwrite=overwrite,
@@ -104,15 +101,6 @@ def sessions(
     began = time.monotonic()
     manifest = build_dataset(request)
     _show(manifest, out, time.monotonic() - began)
-
-
-def _parse(option: str, parse: Callable[[Any], T], value: Any) -> T | None:
-    if not value:
-        return None
-    try:
-        return parse(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint=option) from None
 
 
 def _show(manifest: Manifest, out: Path, seconds: float) -> None:

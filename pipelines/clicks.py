@@ -4,30 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pyarrow as pa
 
-from pipelines import delimited, jsonlines, parquet
-from pipelines.inputs import Source
-from pipelines.parsed import Parsed
-from pipelines.records import KEPT_BYTES, Oversized, Records, each_line, read_records
 from pipelines.shards import write_whole
 from pipelines.tally import Tally
 from recsys.columns import Clock, EventColumns, decode_columns
 from recsys.events import MAX_EVENT_BYTES
-
-
-@dataclass(frozen=True)
-class Block:
-    """Part of a file: what could be parsed, the records it came from (text files), and how far the file is read."""
-
-    parsed: Parsed | Oversized
-    records: Records | None
-    position: int
+from recsys.logs.parsed import Parsed
+from recsys.logs.records import KEPT_BYTES, Oversized
+from recsys.logs.sources import Source
 
 
 def read_clicks(source: Source, number: int, clock: Clock, work: Path) -> Iterator[tuple[EventColumns | None, Tally]]:
@@ -37,7 +26,7 @@ def read_clicks(source: Source, number: int, clock: Clock, work: Path) -> Iterat
     """
     clicks, rows = 0, 0
     try:
-        for index, block in enumerate(_blocks(source)):
+        for index, block in enumerate(read_blocks(source)):
             events, letters = _decode(block, clock, rows)
             if isinstance(block.parsed, Parsed):
                 rows += len(block.parsed.records)
@@ -50,30 +39,6 @@ def read_clicks(source: Source, number: int, clock: Clock, work: Path) -> Iterat
             yield events, tally
     except (OSError, pa.ArrowException) as error:
         yield None, Tally(damaged=[f"{source.name}: is damaged after {clicks} clicks: {error}"])
-
-
-def _blocks(source: Source) -> Iterator[Block]:
-    if source.format == "parquet":
-        for parsed in parquet.read(source.name, source.columns):
-            yield Block(parsed, None, 0)
-        return
-    is_csv = source.format == "csv"
-    join = delimited.joiner(len(source.header), source.delimiter) if is_csv else each_line
-    header = is_csv
-    with source.open() as file:
-        for records in read_records(file.stream, join):
-            if isinstance(records, Oversized):
-                yield Block(records, None, file.position)
-                continue
-            rest = records.after(1) if header else records
-            header = header and not len(records)
-            if len(rest) == 0:
-                continue
-            if is_csv:
-                parsed = delimited.parse(rest, source.columns, source.header, source.delimiter)
-            else:
-                parsed = jsonlines.parse(rest, source.columns)
-            yield Block(parsed, rest, file.position)
 
 
 def _decode(block: Block, clock: Clock, rows_before: int) -> tuple[EventColumns | None, list[dict[str, Any]]]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from recsys.columns import EventColumns, hash_texts
 from recsys.dataset import sessions_of, table_of
 from recsys.errors import InputError
-from recsys.sessions import Assembled, SessionRule, Sessions, assemble
+from recsys.sessions import NO_ID, Assembled, SessionRule, Sessions, assemble
 
 MAX_TYPES = 127  # codes are int8
 _NEVER_MS = 1 << 62  # a gap that no two clicks have: the log's own sessions are not cut again
@@ -27,15 +27,17 @@ def partition(events: EventColumns, shards: int) -> Iterator[tuple[int, bytes]]:
     """The events of each shard as Arrow bytes; a user's shard depends on nothing but the user id."""
     owner = (hash_texts(events.users) % np.uint64(shards)).astype(np.int64)
     order = np.argsort(owner, kind="stable")
+    # What travels is copied several times on its way: narrow offsets, few words spelt once, nothing that is absent.
     columns = {
-        "user": events.users,
-        "item": events.items,
+        "user": events.users.cast(pa.string()),
+        "item": events.items.cast(pa.string()),
         "time": pa.array(events.times),
-        "type": events.types,
-        "event_id": pa.array(events.event_ids),
+        "type": events.types.dictionary_encode(),
     }
+    if events.event_ids.any():
+        columns["event_id"] = pa.array(events.event_ids)
     if events.sessions is not None:
-        columns["session"] = events.sessions
+        columns["session"] = events.sessions.cast(pa.string())
     table = pa.table(columns).take(pa.array(order)).combine_chunks()
     bounds = np.searchsorted(owner[order], np.arange(shards + 1))
     for shard in np.flatnonzero(np.diff(bounds)).tolist():
@@ -48,13 +50,13 @@ def cut(pieces: Iterable[bytes], rule: SessionRule) -> tuple[Assembled, pa.Array
     Raises:
         InputError: more than :data:`MAX_TYPES` event types.
     """
-    table = pa.concat_tables([from_bytes(piece) for piece in pieces])
+    table = pa.concat_tables([from_bytes(piece) for piece in pieces], promote_options="default")
     item_codes, item_ids = encode(table["item"])
     items = item_codes.astype(np.int32)
     types, type_ids = encode(table["type"])
     check_types(len(type_ids))
     users, user_ids = encode(table["user"])
-    event_ids = table["event_id"].to_numpy()
+    event_ids = table["event_id"].fill_null(NO_ID).to_numpy() if "event_id" in table.column_names else None
     if "session" in table.column_names:
         sessions, session_ids = encode(table["session"])
         pairs, keys = np.unique(users * len(session_ids) + sessions, return_inverse=True)
@@ -80,13 +82,12 @@ def check_types(types: int) -> None:
 
 def encode(texts: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.LargeStringArray]:
     """A code for each text, and the texts of the codes in byte order."""
-    encoded = texts.combine_chunks().dictionary_encode()
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.chunk(0) if encoded.num_chunks else pa.array([], pa.large_string()).dictionary_encode()
-    order = pc.sort_indices(encoded.dictionary)
+    encoded = texts.dictionary_encode().unify_dictionaries()
+    words = encoded.chunk(0).dictionary.cast(pa.large_string())
+    order = pc.sort_indices(words)
     rank = np.empty(len(order), np.int64)
     rank[order.to_numpy()] = np.arange(len(order))
-    return rank[encoded.indices.to_numpy()], encoded.dictionary.take(order)
+    return np.concatenate([rank[chunk.indices.to_numpy()] for chunk in encoded.chunks]), words.take(order)
 
 
 def save(path: Path, sessions: Sessions, users: pa.Array) -> None:

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from pipelines import shards
 from pipelines.clicks import read_clicks
-from pipelines.inputs import Source
 from pipelines.tally import Tally, total
 from recsys.columns import Clock, hash_texts
 from recsys.dataset import MIN_EVENTS, Split, fingerprint, write_sessions
+from recsys.logs.sources import Source
 from recsys.sessions import SessionRule, Sessions
 from recsys.settings import SessionSettings
 
