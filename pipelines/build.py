@@ -77,7 +77,8 @@ def _build(request: Request, job: steps.Job, sources: list[Source], directory: P
     _check_read(request, read, dead_letters)
     assert read.first_ms is not None
     assert read.last_ms is not None
-    split = request.boundaries.resolve(read.first_ms, read.last_ms)
+    hours = {int(hour): clicks for hour, clicks in read.group("hour").items()}
+    split = request.boundaries.resolve(read.first_ms, read.last_ms, hours)
 
     items = steps.gather_ids(job.work, "item")
     types = steps.gather_ids(job.work, "type")

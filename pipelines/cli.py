@@ -61,7 +61,8 @@ def sessions(
     --time-unit or RFC 3339.
 
     Time is split by when sessions begin. Without options, test is the last day of a log that spans more than two days
-    and the last tenth of a shorter one, and validation is as long, before it.
+    and the last tenth of a shorter one, and validation is as long, before it. A log ends with its last click, or before
+    its last 0.5% of clicks where these trickle in over more than a day.
 
     Lines that cannot be used go to dead-letter.jsonl in the dataset, with file, line, reason and text. If they are more
     than --max-bad of all, no dataset is written and the command ends with exit code 65. Flags after -- go to Beam; its
@@ -128,6 +129,11 @@ def _show(manifest: Manifest, out: Path, seconds: float) -> None:
     for name, size in manifest.sizes.items():
         splits.add_row(name, f"{size.events:,}", f"{size.sessions:,}", f"{size.items:,}")
     output.print(fates, splits)
+    for name, boundary in (("validation", manifest.split.validation_from), ("test", manifest.split.test_from)):
+        if boundary is not None and not manifest.sizes[name].sessions:
+            output.print(
+                f"[bold yellow]warning:[/] no {name} session begins where that split was asked for", markup=True
+            )
     rejected = sum(counts.rejected.values())
     output.print(f"{out}: {counts.read:,} clicks in {seconds:.1f} s ({counts.read / seconds:,.0f} clicks/s)")
     if rejected:

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 
+from pipelines.boundaries import HOUR_MS
 from pipelines.shards import write_whole
 from pipelines.tally import Tally
 from recsys.columns import Clock, EventColumns, decode_columns
 from recsys.events import MAX_EVENT_BYTES
+from recsys.logs.blocks import Block, read_blocks
 from recsys.logs.parsed import Parsed
 from recsys.logs.records import KEPT_BYTES, Oversized
 from recsys.logs.sources import Source
@@ -72,4 +75,6 @@ def _count(events: EventColumns | None, letters: list[dict[str, Any]]) -> Tally:
     counts["read"] = accepted + len(letters)
     if events is None or not accepted:
         return Tally(counts)
+    hours, clicks = np.unique(events.times // HOUR_MS, return_counts=True)
+    counts.update({f"hour/{hour}": n for hour, n in zip(hours.tolist(), clicks.tolist(), strict=True)})
     return Tally(counts, int(events.times.min()), int(events.times.max()))

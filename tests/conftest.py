@@ -41,6 +41,7 @@ def broker() -> Iterator[str]:
 def random_model(items: int = 50, units: int = 8, layers: int = 1, seed: int = 0, **sessions: object) -> Model:
     """A model with random weights; items are ``item-000``, ``item-001``, … and the first are the most popular."""
     rng = np.random.default_rng(seed)
+    digits = max(3, len(str(items - 1)))
 
     def normal(*shape: int) -> np.ndarray:
         return rng.normal(0, 0.7, shape).astype(np.float32)
@@ -52,7 +53,7 @@ def random_model(items: int = 50, units: int = 8, layers: int = 1, seed: int = 0
         weights[f"gru.{layer}.bias"] = normal(3 * units)
     return Model(
         weights,
-        Vocabulary([f"item-{row:0{len(str(max(items - 1, 100)))}d}" for row in range(items)], np.arange(items, 0, -1, dtype=np.int64)),
+        Vocabulary([f"item-{row:0{digits}d}" for row in range(items)], np.arange(items, 0, -1, dtype=np.int64)),
         Description(
             model=ModelSettings(units=units, layers=layers),
             sessions=SessionSettings.model_validate(sessions),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -11,6 +12,8 @@ import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from recsys.errors import EventError
+from recsys.events import parse_timestamp
 from recsys.settings import Settings, load_settings
 
 PREFIXED = frozenset({"kafka", "redis"})  # sections whose field names mean nothing alone: --kafka-topic, --redis-url
@@ -42,6 +45,22 @@ def with_settings(*sections: str) -> Callable[[Callable[..., Any]], Callable[...
         return wrapped
 
     return decorate
+
+
+class _Moment(click.ParamType):
+    """A date (its midnight in UTC), an RFC 3339 time, or epoch milliseconds; gives epoch milliseconds."""
+
+    name = "date"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return parse_timestamp(f"{value}T00:00:00Z" if _DATE.fullmatch(str(value)) else value)
+        except EventError as error:
+            self.fail(error.detail, param, ctx)
+
+
+MOMENT = _Moment()
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def _options(section: str) -> list[Callable[[Callable[..., Any]], Callable[..., Any]]]:

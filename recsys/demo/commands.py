@@ -34,14 +34,25 @@ class Commands:
     directory: Path
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
 
-    def run(self, *arguments: str) -> str:
+    def run(self, *arguments: str) -> None:
+        """Run a command to its end.
+
+        Raises:
+            RecsysError: it ended with another code than 0.
+        """
+        self._finish(arguments, None)
+
+    def read(self, *arguments: str) -> str:
         """Run a command to its end; gives what it printed on stdout.
 
         Raises:
             RecsysError: it ended with another code than 0.
         """
+        return self._finish(arguments, subprocess.PIPE)
+
+    def _finish(self, arguments: Sequence[str], stdout: int | None) -> str:
         self._show(arguments)
-        process = subprocess.Popen([*_RECSYS, *arguments], env=self.environment, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen([*_RECSYS, *arguments], env=self.environment, stdout=stdout, text=True)
         with process:
             try:
                 printed, _ = process.communicate()
@@ -50,7 +61,7 @@ class Commands:
                 raise
         if process.returncode:
             raise _failed(arguments[0], process.returncode)
-        return printed
+        return printed or ""
 
     @contextmanager
     def service(self, *arguments: str) -> Iterator[Service]:

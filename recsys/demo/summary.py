@@ -46,13 +46,11 @@ def _batch_table(directory: Path) -> Table:
     manifest = json.loads((directory / "dataset" / "manifest.json").read_bytes())
     epochs = json.loads((directory / "run" / "history.json").read_bytes())
     figures = json.loads((directory / "report" / "evaluation.json").read_bytes())
-    sizes = manifest["sizes"]
-    built = ", ".join(f"{size['sessions']:,} {split}" for split, size in sizes.items())
+    built = ", ".join(f"{size['sessions']:,} {split}" for split, size in manifest["sizes"].items())
+    output.print(f"[bold]Sessions built:[/] {built}   [bold]Epochs:[/] {len(epochs)}", soft_wrap=True)
     table = Table(
         "recommender",
-        title=f"Sessions built: {built}. Epochs: {len(epochs)}. Next click ranked among {figures['items']:,} items:",
-        title_justify="left",
-        title_style="",
+        title=f"next click among {figures['items']:,} items",
     )
     table.add_column("Recall@20", justify="right")
     table.add_column("MRR@20", justify="right")
@@ -65,9 +63,8 @@ def _batch_table(directory: Path) -> Table:
 
 def _live_table(live: list[Live]) -> Table:
     """Clicks per second and freshness of each replay."""
-    title = "Held-out clicks replayed; freshness is from the click to the visitor's new list in the store:"
-    table = Table("replay", title=title, title_justify="left", title_style="")
-    for column in ("clicks", "clicks/s", "applied", "skipped", "dead letter", "freshness p50", "p99"):
+    table = Table("replay", title="held-out clicks; fresh: from the click to the visitor's new list")
+    for column in ("clicks", "clicks/s", "applied", "skipped", "dead", "fresh p50", "p99"):
         table.add_column(column, justify="right")
     for replay in live:
         clicks = replay.reading.clicks

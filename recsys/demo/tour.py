@@ -73,7 +73,7 @@ class Tour:
         if self.plan.clicks is not None:
             return self.plan.clicks, None
         clicks = self._path("clicks.csv")
-        shape = ("--events", str(self.plan.events), "--users", "20000", "--items", "3000", "--seed", "1")
+        shape = ("--events", str(self.plan.events), "--users", "20000", "--items", "3000", "--days", "1")
         self.commands.run("generate", *shape, "--out", clicks)
         return clicks, f"{clicks}.process.json"
 
@@ -110,7 +110,7 @@ class Tour:
         live = []
         for name, pace in paces.items():
             before = Reading.of(get_text(metrics))
-            printed = self.commands.run("replay", clicks, *self._columns, "--since", str(since), *pace)
+            printed = self.commands.read("replay", clicks, *self._columns, "--since", str(since), *pace)
             sent = json.loads(printed)
             since = sent["next"]
             live.append(Live(name, sent, _settled(metrics, before, sent["sent"])))

@@ -36,7 +36,7 @@ def test_unknown_paths_and_methods_are_refused_in_the_one_shape(api: Api) -> Non
     answer = api.client.delete("/v1/popular")
     refused(answer, 405, "method_not_allowed", None)
     assert answer.headers["allow"] == "GET"
-    refused(api.client.request("BREW", "/v1/popular"), 405, "method_not_allowed", None)
+    refused(api.client.request("PROPFIND", "/v1/popular"), 405, "method_not_allowed", None)
     assert api.metric("recsys_api_requests_total", method="other", route="/v1/popular", status="405") == 1
 
 

@@ -248,6 +248,19 @@ def test_a_short_log_is_split_by_tenths(run: Run, tmp_path: Path) -> None:
     assert (split.validation_from, split.test_from) == (START + 80 * 60_000, START + 90 * 60_000)
 
 
+def test_stray_clicks_after_the_end_do_not_make_the_test_split(run: Run, tmp_path: Path) -> None:
+    log = [
+        (f"u{hour}", f"i{click}", START + hour * 3_600_000 + click, "view") for hour in range(97) for click in range(4)
+    ]
+    path = write_csv(tmp_path / "clicks.csv", [*log, ("late", "i1", START + 20 * DAY_MS, "view")])
+    manifest = run(path).dataset.manifest
+    assert manifest.split.test_from == START + 3 * DAY_MS + 3_600_000
+    assert manifest.sizes["test"].sessions == 24
+    assert manifest.sizes["validation"].sessions == 24
+    outcome = run(path, "--test-from", "2024-01-15", "--overwrite")
+    assert "no test session begins" in outcome.stdout
+
+
 def test_sessions_that_are_too_long_go_whole_and_first(run: Run, tmp_path: Path) -> None:
     log = [("bot", f"i{n % 2}", START + n, "view") for n in range(30)]
     log += [(f"u{n}", f"i{click}", START + n, "view") for n in range(5) for click in range(2)]

@@ -1,0 +1,1 @@
+"""Click logs on disk: files of any format as blocks of rows for the event decoder."""

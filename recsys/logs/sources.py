@@ -1,0 +1,193 @@
+"""Which files hold the clicks, in which format, and which of their columns mean what."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.errors import InputError, MissingInputError
+from recsys.logs.delimited import header_of
+
+Format = Literal["csv", "jsonl", "parquet"]
+
+FIELDS = {
+    "user": "user_id",
+    "item": "item_id",
+    "timestamp": "timestamp",
+    "event_type": "event_type",
+    "event_id": "event_id",
+    "session": "session_id",
+}
+# Names that mean a field when no option says otherwise, best first. A session column is never assumed.
+USUAL_NAMES = {
+    "user_id": ("user_id", "visitor_id", "visitorid", "user", "session_id"),
+    "item_id": ("item_id", "itemid", "product_id", "item"),
+    "timestamp": ("timestamp", "event_time", "time", "ts"),
+    "event_type": ("event_type", "event"),
+    "event_id": ("event_id",),
+}
+_HEAD_BYTES = 1 << 16
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_PARQUET = b"PAR1"
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """A file being read: ``stream`` gives its bytes decompressed."""
+
+    raw: pa.NativeFile
+    stream: pa.NativeFile
+
+    @property
+    def position(self) -> int:
+        """How many bytes of the file itself have been read."""
+        position: int = self.raw.tell()
+        return position
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of clicks.
+
+    Attributes:
+        name: the path as the user will read it.
+        size: bytes on disk.
+        compression: of the whole file: ``gzip``, ``zstd`` or none.
+        columns: the file's column for each event field that it has.
+        header: all columns, in order (CSV only).
+    """
+
+    name: str
+    size: int
+    format: Format
+    compression: str | None
+    columns: Mapping[str, str]
+    header: tuple[str, ...] = ()
+    delimiter: str = ","
+
+    @contextmanager
+    def open(self) -> Iterator[OpenFile]:
+        """The file as a stream of decompressed bytes."""
+        with pa.OSFile(self.name) as raw:
+            yield OpenFile(raw, pa.CompressedInputStream(raw, self.compression) if self.compression else raw)
+
+
+def find_sources(inputs: Sequence[str], mapping: Mapping[str, str]) -> list[Source]:
+    """The files that ``inputs`` (files, globs, directories) name; ``mapping`` gives columns for event fields.
+
+    Empty files are left out.
+
+    Raises:
+        MissingInputError: an input names no file, or all files are empty.
+        InputError: a file is binary, damaged, or lacks a column that is needed.
+    """
+    paths = [path for name in inputs for path in _files(name)]
+    sources = [_inspect(path, mapping) for path in dict.fromkeys(paths) if path.stat().st_size]
+    found = [source for source in sources if source is not None]
+    if not found:
+        raise MissingInputError(f"no clicks: {', '.join(inputs)}: every file is empty")
+    return found
+
+
+def parse_mapping(options: Sequence[str]) -> dict[str, str]:
+    """``field=column`` options as a mapping from event fields to columns.
+
+    Raises:
+        ValueError: says which option is wrong and which fields there are.
+    """
+    mapping = {}
+    for option in options:
+        field, equals, column = option.partition("=")
+        if field not in FIELDS or not equals or not column:
+            raise ValueError(f"{option!r} is not FIELD=COLUMN with FIELD one of {', '.join(FIELDS)}")
+        mapping[FIELDS[field]] = column
+    return mapping
+
+
+def _files(name: str) -> list[Path]:
+    path = Path(name)
+    if path.is_dir():
+        inside = sorted(child for child in path.rglob("*") if child.is_file() and not child.name.startswith((".", "_")))
+        if not inside:
+            raise MissingInputError(f"{name}: the directory holds no files")
+        return inside
+    if path.is_file():
+        return [path]
+    matches = sorted(Path(match) for match in glob.glob(name, recursive=True) if Path(match).is_file())
+    if not matches:
+        raise MissingInputError(f"{name}: no such file, directory or glob")
+    return matches
+
+
+def _inspect(path: Path, mapping: Mapping[str, str]) -> Source | None:
+    """The source that a file is; ``None`` when nothing is left of it after decompression."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    compression = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
+    if start == _PARQUET or path.suffix in (".parquet", ".pq"):
+        names = _parquet_columns(path)
+        return Source(str(path), path.stat().st_size, "parquet", None, _resolve(path, names, mapping))
+    try:
+        with pa.input_stream(str(path), compression=compression) as stream:
+            head = stream.read(_HEAD_BYTES).removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    if not head.strip():
+        return None
+    if head.lstrip().startswith(b"{") or ".json" in "".join(path.suffixes[-2:]):
+        names = _json_keys(head)
+        columns = _resolve(path, names, mapping) if names else dict(mapping)
+        return Source(str(path), path.stat().st_size, "jsonl", compression, columns)
+    header, delimiter = header_of(path, head)
+    columns = _resolve(path, header, mapping)
+    return Source(str(path), path.stat().st_size, "csv", compression, columns, header, delimiter)
+
+
+def _parquet_columns(path: Path) -> list[str]:
+    try:
+        return list(pq.read_schema(path).names)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not a Parquet file, or damaged: {error}") from None
+
+
+def _json_keys(head: bytes) -> list[str]:
+    """The keys of the objects among the first lines."""
+    keys: dict[str, None] = {}
+    for line in head.splitlines():
+        try:
+            value = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue
+        if isinstance(value, dict):
+            keys |= dict.fromkeys(value)
+    return list(keys)
+
+
+def _resolve(path: Path, names: Sequence[str], mapping: Mapping[str, str]) -> dict[str, str]:
+    """The file's column for each event field."""
+    for field, column in mapping.items():
+        if column not in names:
+            raise InputError(f"{path}: no column '{column}' for {field}; the columns are: {', '.join(names)}")
+    columns = dict(mapping)
+    taken = set(mapping.values())
+    for field, usual in USUAL_NAMES.items():
+        if field not in columns and (
+            found := next((name for name in usual if name in names and name not in taken), "")
+        ):
+            columns[field] = found
+    for option, field in FIELDS.items():
+        missing = field not in columns and field in ("user_id", "item_id", "timestamp")
+        if missing and not (field == "user_id" and "session_id" in columns):
+            raise InputError(
+                f"{path}: no column for {field} (looked for {', '.join(USUAL_NAMES[field])}); the columns are: "
+                f"{', '.join(names)}; name it with --column {option}=COLUMN"
+            )
+    return columns

@@ -1,0 +1,180 @@
+"""The command line as a user meets it: help, exit codes, words, and nothing loaded that is not needed."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from importlib.metadata import entry_points, requires
+from pathlib import Path
+
+import pytest
+
+from recsys.cli.settings import table_of_defaults
+from tests.conftest import publish, random_model
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = sorted(entry_points(group="recsys.commands").names)
+
+
+def recsys(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "recsys", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": "/usr/bin:/bin", **environment},
+    )
+
+
+def test_help_lists_every_command_without_loading_any_framework() -> None:
+    script = (
+        "import sys, recsys.cli\n"
+        "try: recsys.cli.cli(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'tensorflow', 'apache_beam', 'pyarrow', 'faust'} & set(sys.modules)))\n"
+    )
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert printed.endswith("[]\n")
+    for command in COMMANDS:
+        assert f"\n  {command} " in printed
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    done = recsys(command, "--help")
+    assert done.returncode == 0
+    assert re.search(rf"^ +.*recsys {command}\b", done.stdout.partition("\n")[2], re.MULTILINE)
+
+
+@pytest.mark.parametrize("module", ["recsys.events", "recsys.sessions", "recsys.vocabulary", "recsys.state"])
+def test_events_and_sessions_load_no_framework(module: str) -> None:
+    script = f"import sys, {module}; print({{'tensorflow', 'apache_beam', 'pyarrow', 'faust'}} & set(sys.modules))"
+    assert (
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "set()\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("extra", "absent"),
+    [
+        ("api", {"tensorflow", "apache-beam", "faust-streaming", "pyarrow"}),
+        ("stream", {"tensorflow", "apache-beam"}),
+        ("pipelines", {"tensorflow", "faust-streaming"}),
+    ],
+)
+def test_an_extra_brings_only_what_its_role_needs(extra: str, absent: set[str]) -> None:
+    needed, waiting = set(), [f"recsys[{extra}]"]
+    while waiting:
+        name, _, extras = waiting.pop().rstrip("]").partition("[")
+        for requirement in requires(name) or []:
+            specification, _, marker = requirement.partition(";")
+            wanted = re.search(r"extra == ['\"]([\w-]+)['\"]", marker)
+            if wanted and wanted.group(1) not in extras.split(","):
+                continue
+            if (
+                "sys_platform == 'win32'" in marker
+                or 'sys_platform == "win32"' in marker
+                or "python_version <" in marker
+            ):
+                continue
+            found = re.match(r"[\w.-]+(\[[\w,-]+\])?", specification.strip())
+            assert found
+            if found.group() not in needed:
+                needed.add(found.group())
+                try:
+                    requires(found.group().partition("[")[0])
+                except ModuleNotFoundError:
+                    continue  # for another platform
+                waiting.append(found.group())
+    names = {name.partition("[")[0].lower() for name in needed}
+    assert {"numpy", "click"} <= names
+    assert not names & absent
+
+
+def test_the_readme_holds_the_settings_as_they_are() -> None:
+    assert table_of_defaults() in (ROOT / "README.md").read_text()
+
+
+def test_flags_go_before_environment_before_file_before_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "recsys.toml"
+    file.write_text('bundles = "from-file"\n[training]\nepochs = 3\nsamples = 4\n[redis]\nurl = "redis://file:1"\n')
+    script = (
+        "from recsys.settings import load_settings as load\n"
+        "s = load({'training': {'samples': 6}})\n"
+        "print(s.training.samples, s.training.epochs, s.bundles, s.redis.url, s.redis.prefix)\n"
+    )
+    environment = {
+        "RECSYS_SETTINGS": str(file),
+        "RECSYS_TRAINING__EPOCHS": "5",
+        "RECSYS_TRAINING__SAMPLES": "5",
+        "REDIS_URL": "redis://environment:1",
+    }
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "6 5 from-file redis://environment:1 recsys\n"
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"RECSYS_TRAINING__EPOCHS": "many"}, "training.epochs"),
+        ({"RECSYS_TRAINING__EPOCHS": "0"}, "training.epochs"),
+        ({"RECSYS_WORKER__NO_SUCH": "1"}, "worker.no_such"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_named(environment: dict[str, str], words: str) -> None:
+    done = recsys("settings", **environment)
+    assert done.returncode == 78
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_settings_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.toml").write_text("[training\n")
+    done = recsys("settings", RECSYS_SETTINGS=str(tmp_path / "broken.toml"))
+    assert done.returncode == 78
+    assert "broken.toml" in done.stderr
+
+
+def test_a_wrong_command_line_ends_with_2() -> None:
+    assert recsys("train").returncode == 2
+    assert recsys("no-such-command").returncode == 2
+
+
+def test_recommend_answers_each_session(bundles: Path) -> None:
+    lines = [
+        {"id": "a", "session": ["item-003", "item-007"]},
+        {"id": "b", "session": [{"item_id": "item-003", "timestamp": 1}, {"item_id": "item-007", "timestamp": 2}]},
+        {"id": "c", "session": [{"item_id": "item-009", "timestamp": 1}, {"item_id": "item-007", "timestamp": 10**9}]},
+        {"id": "d", "session": ["item-007"]},
+        {"id": "e", "session": ["never seen"]},
+        {"id": "f", "session": []},
+    ]
+    done = recsys("recommend", str(bundles), "--limit", "3", stdin="".join(json.dumps(line) + "\n" for line in lines))
+    assert done.returncode == 0
+    a, b, c, d, e, f = (json.loads(line) for line in done.stdout.splitlines())
+    assert [answer["id"] for answer in (a, b, c, d, e, f)] == ["a", "b", "c", "d", "e", "f"]
+    assert a["items"] == b["items"] != c["items"] == d["items"]  # the gap leaves only the last click of "c"
+    assert [len(answer["items"]) for answer in (a, e)] == [3, 3]
+    assert (a["source"], e["source"], f["source"]) == ("session", "popular", "popular")
+    assert [item["item_id"] for item in e["items"]] == ["item-000", "item-001", "item-002"]
+
+
+@pytest.mark.parametrize("line", ["not json", "[]", '{"id": 1}', '{"session": 3}', '{"session": [{"item": 1}]}'])
+def test_recommend_names_the_line_it_cannot_read(bundles: Path, line: str) -> None:
+    done = recsys("recommend", str(bundles), stdin='{"session": ["item-001"]}\n' + line + "\n")
+    assert done.returncode == 65
+    assert "line 2" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_publish_and_rollback_print_the_version_that_serves(tmp_path: Path) -> None:
+    first = publish(tmp_path / "bundles", random_model())
+    done = recsys("publish", str(tmp_path / "bundles-model"), "--bundles", str(tmp_path / "bundles"))
+    second = done.stdout.strip()
+    assert first < second
+    assert recsys("rollback", "--bundles", str(tmp_path / "bundles")).stdout.strip() == first
+    done = recsys("rollback", "--bundles", str(tmp_path / "bundles"))
+    assert (done.returncode, "no version is older" in done.stderr) == (66, True)
