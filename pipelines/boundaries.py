@@ -17,8 +17,8 @@ THIN_TAIL = 0.005  # of all clicks
 class Boundaries:
     """How the user wants time split: by date (epoch milliseconds) or by the last days; 0 days means no such part.
 
-    A log ends with its last click, or before a thin tail (see :func:`end_of_log`). Left open, test is the last day of a log that spans more than two, and the last tenth of a shorter one; validation
-    is as long as test and stands before it.
+    A log ends with its last click, or before a thin tail (see :func:`end_of_log`). Left open, test is the last day of a
+    log that spans more than two, and the last tenth of a shorter one; validation is as long as test, before it.
     """
 
     test_from: int | None = None

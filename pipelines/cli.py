@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from recsys.cli.options import MOMENT, with_settings
+from recsys.errors import RecsysError
 from recsys.settings import Settings
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def sessions(
     """
     import logging
 
-    logging.getLogger().setLevel(logging.ERROR)  # Beam warns of cloud packages that are not installed
+    logging.getLogger().setLevel(logging.CRITICAL)  # Beam warns of absent cloud packages, and logs what it raises
 
     from pipelines.boundaries import Boundaries
     from pipelines.build import Request, build_dataset
@@ -100,7 +101,10 @@ def sessions(
         beam_flags=[flag for flag in inputs if flag.startswith("--")],
     )
     began = time.monotonic()
-    manifest = build_dataset(request)
+    try:
+        manifest = build_dataset(request)
+    except OSError as error:
+        raise RecsysError(f"cannot read or write: {error}") from error
     _show(manifest, out, time.monotonic() - began)
 
 

@@ -259,6 +259,22 @@ def test_too_many_bad_lines_stop_the_run_and_are_kept_beside(run: Run, log: Log)
     assert run(path, "--max-bad", "0.12").code == 0
 
 
+def test_a_column_that_cannot_be_the_event_type_is_refused(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "clicks.csv"
+    path.write_text("\n".join([f"{HEADER},event_type", *(f"{row},type-{n}" for n, row in enumerate(good_rows()))]))
+    outcome = run(path)
+    assert outcome.code == 65
+    assert "event types, at most 127" in outcome.stderr
+
+
+def test_a_place_that_cannot_be_written_is_named(run: Run, log: Log, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    outcome = run(log(), out=tmp_path / "file" / "dataset")
+    assert outcome.code == 1
+    assert str(tmp_path / "file") in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
 def test_one_stray_quote_costs_one_line(run: Run, log: Log) -> None:
     outcome = run(log('u1,"i1,1704067200000', *good_rows(3), 'u2,"i1,1704067200000'))
     assert outcome.code == 0, outcome.stderr
