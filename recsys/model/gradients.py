@@ -35,7 +35,7 @@ def window_gradients(
     log_expected: Any,
     resets: Any,
     valid: Any,
-    seed: Any,
+    noise: Any,
 ) -> tuple[Any, Any, Any, Any]:
     """One window, with ``pairs = clicks * lanes`` predictions.
 
@@ -49,7 +49,8 @@ def window_gradients(
         log_expected: ``[candidates]``, as :func:`recsys.model.losses.sampled_cross_entropy` wants it.
         resets: bool ``[clicks, lanes]``, where a session begins.
         valid: bool ``[clicks, lanes]``, where there is a click at all.
-        seed: int ``[2]``, of the dropout.
+        noise: ``[1 + layers, clicks, lanes, units]``, uniform in [0, 1): what the dropout of the embeddings, then of
+            each layer's states, goes by. (Drawn outside: XLA draws slowly on a CPU.)
 
     Returns:
         The loss summed over the window's predictions, the states after the window, and the gradients of the mean loss
@@ -61,13 +62,13 @@ def window_gradients(
         clicks, lanes = valid.shape
         pairs = clicks * lanes
         embedded = tf.reshape(entering, [clicks, lanes, -1])
-        embedded = _dropout(embedded, settings.embedding_dropout, seed, 0)
+        embedded = _dropout(embedded, settings.embedding_dropout, noise[0])
         handed, states = forward(
             gru,
             embedded,
             resets,
             hidden,
-            lambda states, layer: _dropout(states, settings.hidden_dropout, seed, 1 + layer),
+            lambda states, layer: _dropout(states, settings.hidden_dropout, noise[1 + layer]),
         )
         top = tf.reshape(handed, [pairs, -1])
         positive = tf.reduce_sum(top * scoring[:pairs], axis=1) + bias[:pairs]
@@ -98,10 +99,6 @@ def no_negatives(candidates: Any, valid: Any) -> Any:
     return hits | tf.pad(own, [[0, 0], [0, candidates.shape[0] - pairs]])
 
 
-def _dropout(values: Any, rate: float, seed: Any, stream: int) -> Any:
-    """Inverted dropout; ``stream`` tells the masks of one step apart."""
-    if rate == 0.0:
-        return values
-    seed = tf.random.fold_in(seed, stream)
-    kept = tf.random.stateless_uniform(values.shape, seed, alg="philox") >= rate
-    return tf.where(kept, values / (1 - rate), 0.0)
+def _dropout(values: Any, rate: float, noise: Any) -> Any:
+    """Inverted dropout, by noise uniform in [0, 1)."""
+    return tf.where(noise >= rate, values / (1 - rate), 0.0) if rate else values

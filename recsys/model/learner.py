@@ -43,6 +43,7 @@ class Learner:
         self._optimizer = AdagradMomentum(self._variables, settings.learning_rate, settings.momentum)
         width = layers(weights) * weights["embedding"].shape[1]
         self._hidden = tf.Variable(tf.zeros([self._lanes, width]), name="hidden")
+        self._noise = [1 + layers(weights), self._clicks, self._lanes, weights["embedding"].shape[1]]
         self._loss_sum = tf.Variable(0.0, dtype=tf.float64)
         self._step = tf.function(self._learn)
         self._compiled = compiled_gradients(settings)
@@ -78,6 +79,7 @@ class Learner:
         sampled = self._sampler.draw(self._settings.samples, seeds[0])
         inputs, targets = tf.reshape(inputs, [-1]), tf.reshape(targets, [-1])
         candidates = tf.concat([targets, sampled], 0)
+        noise = tf.random.stateless_uniform(self._noise, seeds[1], alg="philox")
         rivals = tf.reduce_sum(tf.cast(valid, tf.float32)) * (1 - 1 / self._lanes)
         expected = rivals * tf.gather(self._shared, candidates) + tf.gather(self._sampled, candidates)
         log_expected = self._settings.logq * tf.math.log(tf.maximum(expected, 1e-30))
@@ -89,7 +91,7 @@ class Learner:
             tf.gather(self._variables["bias"], candidates),
         )
         loss, states, row_gradients, gru_gradients = self._compiled(
-            gru, rows, self._hidden, candidates, log_expected, resets, valid, seeds[1]
+            gru, rows, self._hidden, candidates, log_expected, resets, valid, noise
         )
         self._hidden.assign(states)
         self._loss_sum.assign_add(tf.cast(loss, tf.float64))

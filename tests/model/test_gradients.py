@@ -34,7 +34,14 @@ def test_window_gradient_is_that_of_finite_differences(loss: Any) -> None:
     candidates = tf.constant([1, 2, 3, 4, 5, 6, 7, 8, 9, 1])
     resets = tf.constant([[True, False], [False, False], [False, True]])
     valid = tf.constant([[True, True], [True, True], [True, False]])
-    fixed = (tf.constant(random.normal(size=(2, 8))), candidates, tf.zeros(10, tf.float64), resets, valid, [1, 2])
+    fixed = (
+        tf.constant(random.normal(size=(2, 8))),
+        candidates,
+        tf.zeros(10, tf.float64),
+        resets,
+        valid,
+        tf.zeros([3, 3, 2, 4]),
+    )
 
     def mean_loss(rows: list[np.ndarray]) -> float:
         return float(window_gradients(settings, gru, tuple(map(tf.constant, rows)), *fixed)[0]) / 5
