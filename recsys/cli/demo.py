@@ -10,9 +10,12 @@ import click
 @click.command()
 @click.option("--clicks", type=click.Path(exists=True), help="Your own click log [default: generate a day of clicks].")
 @click.option("--column", "columns", multiple=True, metavar="FIELD=COLUMN", help="As for recsys sessions.")
+@click.option(
+    "--events", type=click.IntRange(min=5_000), default=250_000, show_default=True, help="Clicks to generate."
+)
 @click.option("--directory", type=click.Path(path_type=Path), default=Path("demo-run"), show_default=True)
 @click.option("--keep", is_flag=True, help="Leave the services up until Ctrl-C.")
-def demo(clicks: str | None, columns: tuple[str, ...], directory: Path, keep: bool) -> None:
+def demo(clicks: str | None, columns: tuple[str, ...], events: int, directory: Path, keep: bool) -> None:
     """Run the whole system on this machine: from a click log to live recommendations.
 
     \b
@@ -26,4 +29,4 @@ def demo(clicks: str | None, columns: tuple[str, ...], directory: Path, keep: bo
     """
     from recsys.demo.tour import Plan, Tour
 
-    Tour(Plan(directory, clicks, columns, keep=keep)).run()
+    Tour(Plan(directory, clicks, columns, events=events, keep=keep)).run()

@@ -1,0 +1,111 @@
+"""A click log into a real broker: all of it, in order, at the pace asked for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from recsys.events import decode
+from stream.embedded import free_port
+
+START = 1_700_000_000_000
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Clicks one second apart, not in order, with a bad line among them."""
+    numbers = [3, 1, 2, *range(4, 20), 0]
+    rows = [f"v-{number % 3},item-{number},{START + 1000 * number},e{number}" for number in numbers]
+    path = tmp_path / "clicks.csv"
+    path.write_text("\n".join(["visitor,sku,when,event_id", *rows, "v-1,item-1,yesterday,e99"]) + "\n")
+    return path
+
+
+class Replay:
+    def __init__(self, broker: str) -> None:
+        self.broker, self.topic = broker, f"replay-{uuid.uuid4().hex}"
+
+    def run(self, log: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+        columns = ("--column", "user=visitor", "--column", "item=sku", "--column", "timestamp=when")
+        address = ("--kafka-bootstrap-servers", self.broker, "--kafka-topic", self.topic)
+        command = [sys.executable, "-m", "recsys", "replay", str(log), *columns, *address, *flags]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    def sent(self, log: Path, *flags: str) -> dict[str, Any]:
+        done = self.run(log, *flags)
+        assert done.returncode == 0, done.stderr
+        summary: dict[str, Any] = json.loads(done.stdout)
+        return summary
+
+    def received(self) -> list[tuple[bytes, bytes, int]]:
+        """Key, value and offset of every message, partition by partition."""
+        consumer = Consumer({"bootstrap.servers": self.broker, "group.id": uuid.uuid4().hex})
+        found = []
+        for partition in range(4):
+            _, end = consumer.get_watermark_offsets(TopicPartition(self.topic, partition), timeout=5)
+            consumer.assign([TopicPartition(self.topic, partition, 0)])
+            for _ in range(end):
+                message = consumer.poll(5)
+                assert message is not None
+                found.append((message.key(), message.value(), message.offset()))
+        consumer.close()
+        return found
+
+
+def test_every_click_is_sent_once_and_each_users_in_order_of_time(broker: str, log: Path) -> None:
+    replay = Replay(broker)
+    summary = replay.sent(log)
+    assert (summary["sent"], summary["next"]) == (20, START + 19_001)
+    events = [(key, decode(value)) for key, value, _ in replay.received()]
+    assert sorted(event.item_id for _, event in events) == sorted(f"item-{number}" for number in range(20))
+    for user in ("v-0", "v-1", "v-2"):
+        times = [event.timestamp for key, event in events if key == user.encode()]
+        assert times == sorted(times)
+        assert len(times) >= 6
+    assert {event.event_id for _, event in events} == {f"e{number}" for number in range(20)}
+
+
+def test_lines_that_are_no_clicks_are_said(broker: str, log: Path) -> None:
+    assert "1 lines are no clicks" in Replay(broker).run(log).stderr
+
+
+def test_a_stretch_of_time_is_cut_out(broker: str, log: Path) -> None:
+    replay = Replay(broker)
+    summary = replay.sent(log, "--since", str(START + 5000), "--until", str(START + 8000))
+    assert summary["sent"] == 3
+    assert sorted(decode(value).item_id for _, value, _ in replay.received()) == ["item-5", "item-6", "item-7"]
+
+
+def test_the_rate_is_kept_and_a_second_replay_goes_on_where_the_first_ended(broker: str, log: Path) -> None:
+    replay = Replay(broker)
+    first = replay.sent(log, "--rate", "10", "--seconds", "0.95")
+    assert first["sent"] == 10  # at 0.0, 0.1, …, 0.9 s
+    assert first["next"] == START + 10_000
+    second = replay.sent(log, "--since", str(first["next"]))
+    assert first["sent"] + second["sent"] == 20
+    assert len(replay.received()) == 20
+
+
+def test_speed_keeps_the_gaps_of_the_log(broker: str, log: Path) -> None:
+    summary = Replay(broker).sent(log, "--speed", "20")
+    assert 19 / 20 <= summary["seconds"] < 19 / 20 + 1
+
+
+def test_what_cannot_work_is_named(broker: str, log: Path) -> None:
+    replay = Replay(broker)
+    done = replay.run(log, "--rate", "1", "--speed", "1")
+    assert (done.returncode, "exclude each other" in done.stderr) == (2, True)
+    done = replay.run(log, "--since", "the day before")
+    assert (done.returncode, "--since" in done.stderr) == (2, True)
+    done = replay.run(log, "--since", "2030-01-01")
+    assert (done.returncode, "no click of the log" in done.stderr) == (66, True)
+    replay.broker = f"127.0.0.1:{free_port()}"
+    done = replay.run(log)
+    assert (done.returncode, "does not answer" in done.stderr) == (69, True)

@@ -1,0 +1,112 @@
+"""The main job from end to end, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from recsys.demo.figures import Reading
+
+DEMO = [sys.executable, "-m", "recsys", "demo"]
+
+
+def processes_of(directory: Path) -> list[str]:
+    """Command lines of running processes that name the directory."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(directory) in command and str(os.getpid()) != path.parent.name:
+            found.append(command)
+    return found
+
+
+def services_of(environment_of: Path) -> list[str]:
+    """Addresses that the services' log names."""
+    return re.findall(r"127\.0\.0\.1:(\d+)", environment_of.read_text())
+
+
+@pytest.mark.timeout(280)
+def test_the_demo_runs_from_clicks_to_live_recommendations_and_stops_all_it_started(tmp_path: Path) -> None:
+    directory = tmp_path / "demo"
+    done = subprocess.run(
+        [*DEMO, "--events", "30000", "--directory", str(directory)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    for words in ("Sessions built:", "Epochs:", "popularity", "item-kNN", "VMIS-kNN", "best possible", "real pace"):
+        assert words in done.stdout
+    assert re.search(r"rush hour +│ +[0-9,]+ │ +\d+\.\d │", done.stdout)
+    assert re.search(r"rush hour.*│ +\d+ ms │ +\d+ ms │", done.stdout)
+    assert "answers from source user" in done.stdout
+    figures = json.loads((directory / "report" / "evaluation.json").read_bytes())
+    recall = {each["name"]: each["metrics"]["recall@20"] for each in figures["recommenders"]}
+    assert recall["popularity"] < recall["GRU"] < recall["best possible"]
+    assert not processes_of(directory)
+    for port in services_of(directory / "services.log"):
+        with pytest.raises(OSError, match="refused"):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=2)
+
+
+@pytest.mark.parametrize("moment", ["training", "services up"])
+@pytest.mark.timeout(280)
+def test_ctrl_c_stops_everything(tmp_path: Path, moment: str) -> None:
+    directory = tmp_path / "demo"
+    log = tmp_path / "output"
+    with log.open("wb") as output:
+        demo = subprocess.Popen(
+            [*DEMO, "--events", "8000", "--keep", "--directory", str(directory)],
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    awaited = "recsys train" if moment == "training" else "recsys replay"
+    while awaited not in log.read_text():
+        assert demo.poll() is None, log.read_text()[-2000:]
+        time.sleep(0.1)
+    time.sleep(1)
+    os.killpg(demo.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
+    assert demo.wait(60) == 130
+    assert not processes_of(directory)
+    assert "Traceback" not in log.read_text()
+
+
+def test_a_directory_of_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "letter").write_text("dear")
+    done = subprocess.run([*DEMO, "--directory", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, "holds other things" in done.stderr) == (1, True)
+    assert (tmp_path / "letter").read_text() == "dear"
+
+
+METRICS = """
+# TYPE recsys_clicks_applied_total counter
+recsys_clicks_applied_total 10.0
+# TYPE recsys_clicks_skipped_total counter
+recsys_clicks_skipped_total{reason="duplicate"} 2.0
+recsys_clicks_skipped_total{reason="repeat"} 3.0
+# TYPE recsys_freshness_seconds histogram
+recsys_freshness_seconds_bucket{le="0.01"} 0.0
+recsys_freshness_seconds_bucket{le="0.02"} 8.0
+recsys_freshness_seconds_bucket{le="0.04"} 10.0
+recsys_freshness_seconds_bucket{le="+Inf"} 10.0
+recsys_freshness_seconds_count 10.0
+recsys_freshness_seconds_sum 0.2
+"""
+
+
+def test_quantiles_are_read_off_the_histogram_by_hand() -> None:
+    reading = Reading.of(METRICS)
+    assert reading.dealt_with == 15
+    assert reading.quantile(0.5) == pytest.approx(0.01 + 0.01 * 5 / 8)
+    assert reading.quantile(0.9) == pytest.approx(0.03)
+    assert (reading - reading).quantile(0.5) is None
