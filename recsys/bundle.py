@@ -90,6 +90,7 @@ def digest_of(version: str) -> int:
 def save_model(directory: Path, model: Model) -> None:
     """Write a model's three files into an existing directory."""
     save_file({name: np.ascontiguousarray(value) for name, value in model.weights.items()}, directory / WEIGHTS)
+    (directory / WEIGHTS).chmod(0o644)  # others may serve what one user trained
     model.vocabulary.save(directory / VOCABULARY)
     (directory / DESCRIPTION).write_text(model.description.model_dump_json(indent=1))
 

@@ -11,7 +11,7 @@ import click
 @click.option("--clicks", type=click.Path(exists=True), help="Your own click log [default: generate a day of clicks].")
 @click.option("--column", "columns", multiple=True, metavar="FIELD=COLUMN", help="As for recsys sessions.")
 @click.option(
-    "--events", type=click.IntRange(min=5_000), default=250_000, show_default=True, help="Clicks to generate."
+    "--events", type=click.IntRange(min=5_000), default=200_000, show_default=True, help="Clicks to generate."
 )
 @click.option("--directory", type=click.Path(path_type=Path), default=Path("demo-run"), show_default=True)
 @click.option("--keep", is_flag=True, help="Leave the services up until Ctrl-C.")

@@ -32,7 +32,7 @@ class Plan:
     directory: Path
     clicks: str | None = None
     columns: Sequence[str] = ()
-    events: int = 250_000
+    events: int = 200_000
     rush: int = 300
     keep: bool = False
 
