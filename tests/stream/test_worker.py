@@ -246,6 +246,16 @@ def test_the_worker_gives_up_on_a_store_that_stays_away_and_loses_nothing(world:
         world.wait_for(world.clean_run(len(made)))
 
 
+def test_the_worker_gives_up_on_a_broker_that_stays_away(world: World) -> None:
+    with world.commands.service("services") as services:
+        (address,) = services.wait_for_line("export KAFKA_BOOTSTRAP_SERVERS=")
+        world.commands.environment["KAFKA_BOOTSTRAP_SERVERS"] = address
+        with world.worker("--retry-seconds", "2") as worker:
+            services.process.kill()
+            assert worker.process.wait(30) == 69
+            assert "the broker has been away" in worker.log.read_text()
+
+
 @pytest.mark.parametrize("absent", ["REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS"])
 def test_a_server_absent_at_the_start_is_named(world: World, absent: str) -> None:
     address = f"127.0.0.1:{free_port()}"
