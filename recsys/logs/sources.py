@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ USUAL_NAMES = {
     "event_type": ("event_type", "event"),
     "event_id": ("event_id",),
 }
+OPTIONAL = ("event_type", "event_id")
 _HEAD_BYTES = 1 << 16
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _PARQUET = b"PAR1"
@@ -144,7 +145,7 @@ def _inspect(path: Path, mapping: Mapping[str, str]) -> Source | None:
         return None
     if head.lstrip().startswith(b"{") or ".json" in "".join(path.suffixes[-2:]):
         names = _json_keys(head)
-        columns = _resolve(path, names, mapping) if names else dict(mapping)
+        columns = _with_unseen(_resolve(path, names, mapping), OPTIONAL) if names else _with_unseen(mapping, USUAL_NAMES)
         return Source(str(path), path.stat().st_size, "jsonl", compression, columns)
     header, delimiter = header_of(path, head)
     columns = _resolve(path, header, mapping)
@@ -169,6 +170,12 @@ def _json_keys(head: bytes) -> list[str]:
         if isinstance(value, dict):
             keys |= dict.fromkeys(value)
     return list(keys)
+
+
+def _with_unseen(columns: Mapping[str, str], fields: Iterable[str]) -> dict[str, str]:
+    """The mapping with the usual names of ``fields`` that the first objects lack: later ones may have them."""
+    taken = set(columns.values())
+    return {field: USUAL_NAMES[field][0] for field in fields if USUAL_NAMES[field][0] not in taken} | dict(columns)
 
 
 def _resolve(path: Path, names: Sequence[str], mapping: Mapping[str, str]) -> dict[str, str]:

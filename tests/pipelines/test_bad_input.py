@@ -247,6 +247,43 @@ def test_each_bad_json_line_is_a_dead_letter(run: Run, tmp_path: Path) -> None:
     assert outcome.dataset.manifest.counts.read == GOOD + len(bad)
 
 
+def json_rows(rows: list[str]) -> list[str]:
+    return ['{{"user_id": "{}", "item_id": "{}", "timestamp": {}}}'.format(*row.split(",")) for row in rows]
+
+
+def test_json_lines_that_begin_with_no_object_are_dead_letters_like_any_other(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "clicks.jsonl"
+    path.write_text("\n".join(["x" * 70_000, *json_rows(good_rows())]))
+    outcome = run(path)
+    assert outcome.code == 0, outcome.stderr
+    assert [(letter["line"], letter["reason"]) for letter in outcome.dead_letters] == [(1, "too_large")]
+    assert outcome.dataset.manifest.counts.read == GOOD + 1
+    path.write_text("garbage\nmore\n")
+    outcome = run(path, "--overwrite")
+    assert outcome.code == 65
+    assert "2 not_json" in outcome.stderr
+
+
+def test_json_lines_of_sessions_without_users_are_taken(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "clicks.jsonl"
+    path.write_text("\n".join(row.replace("user_id", "visit") for row in json_rows(good_rows())))
+    outcome = run(path, "--column", "session=visit")
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.dead_letters == []
+
+
+def test_a_json_field_that_first_comes_late_is_read(run: Run, tmp_path: Path) -> None:
+    rows = json_rows(good_rows(users=400))
+    late = [row.replace("}", ', "event_type": "cart", "event_id": "same"}') for row in rows[-2:]]
+    path = tmp_path / "clicks.jsonl"
+    path.write_text("\n".join([*rows[:-2], *late]))
+    assert path.stat().st_size > 1 << 16
+    outcome = run(path)
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.dataset.event_types == ["cart", "view"]
+    assert outcome.dataset.manifest.counts.duplicates == 1
+
+
 def test_too_many_bad_lines_stop_the_run_and_are_kept_beside(run: Run, log: Log) -> None:
     bad = ["u1,i1,never"] * 15 + ["u1"] * 5
     path = log(*bad)
