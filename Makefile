@@ -1,5 +1,5 @@
 # make demo                       the whole system on this machine, from clicks to live recommendations
-# make demo CLICKS=clicks.csv     the same with your own click log; COLUMNS="user=visitor item=sku" names its columns
+# make demo CLICKS=clicks.csv     the same with your own click log; COLUMN="user=visitor item=sku" names its columns
 # make demo KEEP=1                leave the services up until Ctrl-C
 # make test                       lint, types and all tests
 
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test check install clean
 
 demo: $(VENV)/.demo
-	@$(BIN)/recsys demo $(if $(CLICKS),--clicks "$(CLICKS)") $(foreach column,$(COLUMNS),--column "$(column)") $(if $(KEEP),--keep)
+	@$(BIN)/recsys demo $(if $(CLICKS),--clicks "$(CLICKS)") $(foreach column,$(COLUMN),--column "$(column)") $(if $(KEEP),--keep)
 
 test: $(VENV)/.test check
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -8,6 +8,7 @@ holds the name of the version to serve; it is replaced in one step.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from recsys.vocabulary import Vocabulary
 WEIGHTS, VOCABULARY, DESCRIPTION, EVALUATION = "weights.safetensors", "vocabulary.json", "model.json", "evaluation.json"
 MANIFEST, CURRENT = "manifest.json", "current"
 SCHEMA = 1
+_VERSION = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{16}")
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -116,14 +118,7 @@ def open_bundle(path: Path) -> Bundle:
         MissingInputError: no such bundle.
         BundleError: names the file that is missing or altered.
     """
-    if not (path / MANIFEST).is_file():
-        raise MissingInputError(f"{path}: no bundle here ({MANIFEST} is missing)")
-    try:
-        manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
-    except ValidationError as error:
-        raise BundleError(f"{path / MANIFEST}: {error.errors()[0]['msg']}") from None
-    if manifest.schema_version != SCHEMA:
-        raise BundleError(f"{path / MANIFEST}: schema {manifest.schema_version}, this program reads {SCHEMA}")
+    manifest = _read_manifest(path)
     for name, expected in manifest.files.items():
         if not (path / name).is_file():
             raise BundleError(f"{path / name}: missing")
@@ -142,7 +137,8 @@ class Bundles:
 
     def versions(self) -> list[str]:
         """Published versions, oldest first."""
-        return sorted(path.parent.name for path in self.directory.glob(f"*/{MANIFEST}"))
+        found = (path.parent.name for path in self.directory.glob(f"*/{MANIFEST}"))
+        return sorted(name for name in found if _VERSION.fullmatch(name))
 
     def current(self) -> str:
         """The version that serves.
@@ -157,13 +153,24 @@ class Bundles:
 
     def open(self, version: str | None = None) -> Bundle:
         """Read and verify a version, by default the current one."""
-        return open_bundle(self.directory / (version or self.current()))
+        version = version or self.current()
+        bundle = open_bundle(self.directory / version)
+        if bundle.version != version:
+            raise BundleError(f"{bundle.path}: holds version {bundle.version}: was it renamed?")
+        return bundle
 
     def vocabulary_of(self, digest: int) -> Vocabulary | None:
-        """The vocabulary by which states and lists with this digest were written, or None where it is gone."""
+        """The vocabulary by which states and lists with this digest were written, or None where it is gone.
+
+        Raises:
+            BundleError: it is there but altered.
+        """
         for version in self.versions():
             if digest_of(version) == digest:
-                return open_bundle(self.directory / version).model.vocabulary
+                path = self.directory / version
+                if sha256(path / VOCABULARY) != _read_manifest(path).files.get(VOCABULARY):
+                    raise BundleError(f"{path / VOCABULARY}: altered, its SHA-256 is not the one in {MANIFEST}")
+                return Vocabulary.load(path / VOCABULARY)
         return None
 
     def publish(self, model: Path, evaluation: Path | None = None) -> str:
@@ -210,6 +217,18 @@ class Bundles:
     def point_to(self, version: str) -> None:
         """Move the pointer, in one step."""
         write_atomically(self.directory / CURRENT, f"{version}\n".encode())
+
+
+def _read_manifest(path: Path) -> Manifest:
+    if not (path / MANIFEST).is_file():
+        raise MissingInputError(f"{path}: no bundle here ({MANIFEST} is missing)")
+    try:
+        manifest = Manifest.model_validate_json((path / MANIFEST).read_bytes())
+    except ValidationError as error:
+        raise BundleError(f"{path / MANIFEST}: {error.errors()[0]['msg']}") from None
+    if manifest.schema_version != SCHEMA:
+        raise BundleError(f"{path / MANIFEST}: schema {manifest.schema_version}, this program reads {SCHEMA}")
+    return manifest
 
 
 def _load_files(path: Path) -> Model:

@@ -32,6 +32,9 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 DropoutRate = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
+_ADDRESSES = r"^([^\s,:\[\]]+|\[[0-9a-fA-F:]+\]):\d{1,5}(,\s*([^\s,:\[\]]+|\[[0-9a-fA-F:]+\]):\d{1,5})*$"
+
+
 class Section(BaseModel):
     """Base of all sections: unknown names are errors, values do not change."""
 
@@ -87,10 +90,13 @@ class TrainingSettings(Section):
 class KafkaSettings(Section):
     """Where clicks come from."""
 
-    bootstrap_servers: str = Field("127.0.0.1:9092", description="Broker addresses, comma separated.")
+    bootstrap_servers: str = Field(
+        "127.0.0.1:9092", pattern=_ADDRESSES, description="Broker addresses, host:port, comma separated."
+    )
     topic: str = Field("clicks", description="Topic of click events.")
     dead_letter_topic: str = Field("clicks.dead-letter", description="Topic of events that could not be used.")
     group: str = Field("recsys-worker", description="Consumer group of the workers.")
+    commit_seconds: float = Field(1.0, gt=0, description="How often the worker commits its offsets.")
     session_timeout_seconds: float = Field(
         6.0,
         ge=3,
@@ -101,8 +107,8 @@ class KafkaSettings(Section):
 class RedisSettings(Section):
     """Where user states and recommendation lists live."""
 
-    url: str = Field("redis://127.0.0.1:6379/0", description="Address of the store.")
-    prefix: str = Field("recsys", min_length=1, max_length=64, description="First part of every key.")
+    url: str = Field("redis://127.0.0.1:6379/0", pattern=r"^(rediss?|unix)://", description="Address of the store.")
+    prefix: str = Field("recsys", pattern=r"^[\w.:-]{1,64}$", description="First part of every key.")
     ttl_hours: float = Field(24 * 7, gt=0, description="Keys of a user expire this long after the last click.")
     timeout_seconds: float = Field(2.0, gt=0, description="Longest wait for one answer of the store.")
 

@@ -84,7 +84,8 @@ class UserState:
     """One user's state; ``hidden`` is float32 ``[width]``, the hidden state after the carried events.
 
     ``session_events`` counts the current session's events, carried or not; ``previous_end`` is the time of the last
-    event of the session before (epoch milliseconds), ``last_time`` that of the newest event.
+    event of the session before (epoch milliseconds). A state does not carry the events of earlier sessions, so a
+    duplicate of one of them is late, not a duplicate.
     """
 
     model: int

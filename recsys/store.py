@@ -1,8 +1,9 @@
 """User states and recommendation lists in Redis.
 
-Each user has two keys, ``<prefix>:s:{user}`` and ``<prefix>:l:{user}``; the braces make Redis Cluster keep both in one
-slot. They are written by one script, together or not at all, and only if the event they follow from is newer than
-what is there: a redelivered click, or a worker that does not know it has lost its partition, changes nothing.
+Each user has two keys, ``<prefix>:s:{user}`` and ``<prefix>:l:{user}``. They are written by one script, together or not
+at all, and only if the event they follow from is newer than what is there: a redelivered click, or a worker that does
+not know it has lost its partition, changes nothing. (The braces would make Redis Cluster keep both keys in one slot; a
+batch of users is written by one call, though, so the store must be one Redis, with or without replicas.)
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Store:
     """A connection pool to the store. Every method raises ``UnavailableError`` when it cannot be reached in time."""
 
     def __init__(self, settings: RedisSettings) -> None:
-        self._address = settings.url.rpartition("@")[2]  # without the password
+        self._address = settings.url.rpartition("@")[2].partition("?")[0]  # without any password
         self._prefix = settings.prefix
         self._ttl_ms = round(settings.ttl_hours * 3_600_000)
         try:

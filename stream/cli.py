@@ -104,7 +104,7 @@ def replay(
     import orjson
 
     from recsys.columns import Clock
-    from recsys.console import console, output, progress
+    from recsys.console import console, progress
     from recsys.logs.sources import find_sources, parse_mapping
     from stream.replay import ClickLog, Pace
     from stream.replay import replay as send
@@ -123,4 +123,4 @@ def replay(
     with progress() as display:
         task = display.add_task("sending clicks", total=len(log), note="")
         sent = send(log, settings.kafka, Pace(rate, speed, seconds), lambda: display.advance(task))
-    output.print(orjson.dumps(asdict(sent)).decode(), soft_wrap=True)
+    click.echo(orjson.dumps(asdict(sent)))

@@ -19,7 +19,7 @@ from recsys.serving import CurrentModel, Served
 from recsys.settings import WorkerSettings
 from recsys.state import Click, Placed, Position, RecommendationList, UserState
 from recsys.store import Store, Write
-from stream.dead_letter import DeadLetter, Record
+from stream.dead_letter import MAX_KEY_BYTES, DeadLetter, Record
 
 REDELIVERED = "redelivered"
 
@@ -46,10 +46,10 @@ class Outcome:
 
 @dataclass
 class _Visitor:
-    """A user of the batch: the events, in topic order, and the state they lead to."""
+    """A user of the batch: the state, and the events that lead it on, in topic order."""
 
-    events: list[tuple[Record, ClickEvent]] = field(default_factory=list)
-    state: UserState | None = None
+    state: UserState
+    events: list[tuple[Record, ClickEvent]]
     touched: bool = False
     applied: list[Record] = field(default_factory=list)
 
@@ -74,14 +74,14 @@ class Processor:
         served = self._model.served  # one model for the whole batch
         outcome = Outcome()
         watch = _Stopwatch(outcome.seconds)
-        visitors = self._read(records, outcome)
+        events = self._read(records, outcome)
         watch.lap("decode")
-        await self._load(visitors, served, outcome)
+        visitors = await self._load(events, served, outcome)
         watch.lap("load")
         for visitor in visitors.values():
             self._place(visitor, served, outcome)
         touched = {user: visitor for user, visitor in visitors.items() if visitor.touched}
-        self._advance([visitor.state for visitor in touched.values() if visitor.state], served)
+        self._advance([visitor.state for visitor in touched.values()], served)
         watch.lap("step")
         writes = self._recommend(touched, served, outcome)
         watch.lap("score")
@@ -92,25 +92,31 @@ class Processor:
         watch.lap("write")
         return outcome
 
-    def _read(self, records: Sequence[Record], outcome: Outcome) -> dict[str, _Visitor]:
-        visitors: dict[str, _Visitor] = {}
+    def _read(self, records: Sequence[Record], outcome: Outcome) -> dict[str, list[tuple[Record, ClickEvent]]]:
+        """Each user's events."""
+        events: dict[str, list[tuple[Record, ClickEvent]]] = {}
         now_ms = time.time_ns() // 1_000_000
         for record in records:
             try:
                 event = decode(record.value or b"")
                 check_clock(event, now_ms, round(self._settings.max_future_seconds * 1000))
                 if record.key != event.user_id.encode():
-                    raise EventError("key", "mismatch", f"is {record.key!r}, not the user id, so order is not kept")
+                    key = None if record.key is None else record.key[:MAX_KEY_BYTES]
+                    raise EventError("key", "mismatch", f"is {key!r}, not the user id, so order is not kept")
             except EventError as error:
                 outcome.dead.append(DeadLetter(record, error.code, str(error)))
             else:
-                visitors.setdefault(event.user_id, _Visitor()).events.append((record, event))
-        return visitors
+                events.setdefault(event.user_id, []).append((record, event))
+        return events
 
-    async def _load(self, visitors: dict[str, _Visitor], served: Served, outcome: Outcome) -> None:
-        packed = await self._store.states(list(visitors))
-        for visitor, data in zip(visitors.values(), packed, strict=True):
-            visitor.state = self._unpack(data, served, outcome)
+    async def _load(
+        self, events: dict[str, list[tuple[Record, ClickEvent]]], served: Served, outcome: Outcome
+    ) -> dict[str, _Visitor]:
+        packed = await self._store.states(list(events))
+        return {
+            user: _Visitor(self._unpack(data, served, outcome), mine)
+            for (user, mine), data in zip(events.items(), packed, strict=True)
+        }
 
     def _unpack(self, data: bytes | None, served: Served, outcome: Outcome) -> UserState:
         width = served.scorer.width
@@ -131,7 +137,6 @@ class Processor:
 
     def _place(self, visitor: _Visitor, served: Served, outcome: Outcome) -> None:
         state = visitor.state
-        assert state is not None
         for record, event in visitor.events:
             position = Position(self._settings.epoch, record.partition, record.offset)
             if not position.is_after(state.position):
@@ -158,7 +163,7 @@ class Processor:
 
     def _recommend(self, touched: dict[str, _Visitor], served: Served, outcome: Outcome) -> list[Write]:
         """Each touched user's state, and the list that is a function of it alone: how batches fell leaves no trace."""
-        states = [visitor.state for visitor in touched.values() if visitor.state]
+        states = [visitor.state for visitor in touched.values()]
         knowing = [state for state in states if state.seen()]
         lists = iter(self._lists(knowing, served))
         outcome.lists = len(knowing)

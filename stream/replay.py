@@ -135,7 +135,16 @@ def replay(log: ClickLog, kafka: KafkaSettings, pace: Pace, advance: Callable[[]
 
 
 def _connect(kafka: KafkaSettings) -> Producer:
-    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "linger.ms": 1, "acks": "all", "log_level": 0})
+    producer = Producer(
+        {
+            "bootstrap.servers": kafka.bootstrap_servers,
+            "acks": "all",
+            "linger.ms": 1,
+            "log_level": 0,
+            # As all other clients do: a user's clicks must meet in one partition, whichever door they come by.
+            "partitioner": "murmur2_random",
+        }
+    )
     try:
         producer.list_topics(kafka.topic, timeout=5)
     except KafkaException as error:

@@ -16,11 +16,12 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import faust
 from aiokafka import AIOKafkaClient
 from aiokafka.errors import KafkaError
+from faust.exceptions import ProducerSendError
 from threadpoolctl import threadpool_limits
 
 from recsys.bundle import Bundles
@@ -37,7 +38,9 @@ from stream.transport import Transport
 log = logging.getLogger(__name__)
 
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.05, 2.0
-BROKER_CHECK_SECONDS = 2.0
+STOPPING_SECONDS = 3.0  # of further tries once asked to stop
+WATCH_SECONDS = 2.0
+DEFECT = 70  # exit code, as in sysexits.h
 
 
 async def run(settings: Settings) -> None:
@@ -59,26 +62,40 @@ async def run(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    helpers = [
-        asyncio.create_task(model.watch(settings.worker.bundle_poll_seconds, _announce(metrics))),
-        asyncio.create_task(_watch_broker(broker, settings, metrics)),
-    ]
+
+    async def announce(served: Served) -> None:
+        metrics.model(served.version)
+
     with tempfile.TemporaryDirectory(prefix="recsys-worker-") as scratch:
-        app = build_app(settings, model, store, metrics, scratch)
+        app = build_app(settings, model, store, metrics, stop, scratch)
         await app.start()
-        address = f"http://{settings.worker.metrics_host}:{port}/metrics"
         console.print(f"worker: model {model.served.version}", soft_wrap=True)
-        console.print(f"worker: metrics on {address}", soft_wrap=True)
-        await stop.wait()
+        console.print(f"worker: metrics on http://{settings.worker.metrics_host}:{port}/metrics", soft_wrap=True)
+        watches = [
+            asyncio.create_task(model.watch(settings.worker.bundle_poll_seconds, announce)),
+            asyncio.create_task(_watch_servers(broker, store, settings, metrics)),
+            asyncio.create_task(_watch_faust(app)),
+        ]
+        await asyncio.wait([asyncio.create_task(stop.wait()), *watches], return_when=asyncio.FIRST_COMPLETED)
+        if not stop.is_set():
+            failed = next(watch for watch in watches if watch.done())
+            _end(f"a defect in one of its watches: {failed.exception()!r}", DEFECT)
         console.print("worker: finishing the batch in hand")
+        for watch in watches:
+            watch.cancel()
         await app.stop()
-    for helper in helpers:
-        helper.cancel()
     await broker.close()
     await store.close()
 
 
-def build_app(settings: Settings, model: CurrentModel, store: Store, metrics: WorkerMetrics, scratch: str) -> Any:
+def build_app(
+    settings: Settings,
+    model: CurrentModel,
+    store: Store,
+    metrics: WorkerMetrics,
+    stop: asyncio.Event,
+    scratch: str,
+) -> Any:
     """The Faust app: one agent on the click topic. ``scratch`` is a directory that Faust wants and does not fill."""
     kafka, worker = settings.kafka, settings.worker
     urls = ";".join(f"kafka://{address.strip()}" for address in kafka.bootstrap_servers.split(","))
@@ -91,6 +108,7 @@ def build_app(settings: Settings, model: CurrentModel, store: Store, metrics: Wo
         datadir=scratch,
         broker_session_timeout=kafka.session_timeout_seconds,
         broker_heartbeat_interval=kafka.session_timeout_seconds / 3,
+        broker_commit_interval=kafka.commit_seconds,
         consumer_auto_offset_reset="earliest",
         producer_acks=-1,
     )
@@ -102,9 +120,10 @@ def build_app(settings: Settings, model: CurrentModel, store: Store, metrics: Wo
 
     async def send_dead_letters(dead: Sequence[DeadLetter]) -> None:
         try:
-            pending = [await letters.send(key=d.record.key, value=d.encode(kafka.topic)) for d in dead]
-            await asyncio.wait_for(asyncio.gather(*pending), worker.retry_seconds)
-        except (KafkaError, TimeoutError) as error:
+            async with asyncio.timeout(worker.retry_seconds):
+                pending = [await letters.send(key=letter.key, value=letter.encode(kafka.topic)) for letter in dead]
+                await asyncio.gather(*pending)
+        except (KafkaError, ProducerSendError, TimeoutError) as error:
             raise UnavailableError(f"the broker does not take dead letters: {error or type(error).__name__}") from error
 
     processor = Processor(model, store, worker, send_dead_letters)
@@ -113,36 +132,35 @@ def build_app(settings: Settings, model: CurrentModel, store: Store, metrics: Wo
     async def advance(stream: Any) -> None:
         async for events in stream.take_events(worker.batch_size, within=worker.batch_wait_ms / 1000):
             records = [_record(event.message) for event in events]
-            outcome = await _until_done(partial(processor.process, records), worker.retry_seconds, metrics)
+            outcome = await _until_done(partial(processor.process, records), worker.retry_seconds, stop, metrics)
             metrics.observe(outcome, len(records), {record.partition: record.offset for record in records})
 
     return app
 
 
-async def _until_done(work: Callable[[], Awaitable[Outcome]], retry_seconds: float, metrics: WorkerMetrics) -> Outcome:
+async def _until_done(
+    work: Callable[[], Awaitable[Outcome]], retry_seconds: float, stop: asyncio.Event, metrics: WorkerMetrics
+) -> Outcome:
     """Do the work, again and again while a server is away; past the limit, or on a defect, end the process."""
     started = time.monotonic()
     wait = FIRST_RETRY_SECONDS
     while True:
         try:
-            outcome = await work()
-            metrics.ready(True)
-            return outcome
+            return await work()
         except UnavailableError as error:
-            metrics.ready(False)
             metrics.retried()
             away = time.monotonic() - started
-            if away + wait > retry_seconds:
+            if away + wait > (min(retry_seconds, STOPPING_SECONDS) if stop.is_set() else retry_seconds):
                 _end(f"{error}; gave up after {away:.0f} s, no click is lost", UnavailableError.exit_code)
             log.warning("%s; trying again in %.2f s", error, wait)
             await asyncio.sleep(wait)
             wait = min(2 * wait, LONGEST_RETRY_SECONDS)
         except Exception:
             log.exception("a defect in the worker; no click is lost")
-            _end("a defect, see the traceback above", 70)
+            _end("a defect, see the traceback above", DEFECT)
 
 
-def _end(reason: str, code: int) -> None:
+def _end(reason: str, code: int) -> NoReturn:
     """End the process without a commit. Faust's own ways to stop would acknowledge the batch, or hang."""
     log.critical("worker ends: %s", reason)
     logging.shutdown()
@@ -151,13 +169,6 @@ def _end(reason: str, code: int) -> None:
 
 def _record(message: Any) -> Record:
     return Record(message.key, message.value, message.partition, message.offset, round(message.timestamp * 1000))
-
-
-def _announce(metrics: WorkerMetrics) -> Callable[[Served], None]:
-    def changed(served: Served) -> None:
-        metrics.model(served.version)
-
-    return changed
 
 
 async def _connect(kafka: KafkaSettings) -> AIOKafkaClient:
@@ -171,20 +182,32 @@ async def _connect(kafka: KafkaSettings) -> AIOKafkaClient:
     return client
 
 
-async def _watch_broker(client: AIOKafkaClient, settings: Settings, metrics: WorkerMetrics) -> None:
-    """End the process when the broker stays away: the consumer alone would wait for it in silence."""
+async def _watch_servers(broker: AIOKafkaClient, store: Store, settings: Settings, metrics: WorkerMetrics) -> None:
+    """Say whether broker and store answer; end the process when the broker stays away.
+
+    The consumer alone would wait for the broker in silence. For the store, the batch in hand sees to that.
+    """
     last_seen = time.monotonic()
     while True:
-        await asyncio.sleep(BROKER_CHECK_SECONDS)
-        reachable = False
+        broker_answers = store_answers = False
         with suppress(KafkaError, OSError, TimeoutError):
-            reachable = bool(await client.force_metadata_update())
-        if reachable:
+            broker_answers = bool(await broker.force_metadata_update())
+        with suppress(UnavailableError):
+            await store.ping()
+            store_answers = True
+        metrics.ready(broker_answers and store_answers)
+        if broker_answers:
             last_seen = time.monotonic()
-            metrics.ready(True)
-            continue
-        away = time.monotonic() - last_seen
-        metrics.ready(False)
-        log.warning("the broker at %s does not answer", settings.kafka.bootstrap_servers)
-        if away > settings.worker.retry_seconds:
-            _end(f"the broker has been away for {away:.0f} s", UnavailableError.exit_code)
+        else:
+            away = time.monotonic() - last_seen
+            log.warning("the broker at %s does not answer", settings.kafka.bootstrap_servers)
+            if away > settings.worker.retry_seconds:
+                _end(f"the broker has been away for {away:.0f} s", UnavailableError.exit_code)
+        await asyncio.sleep(WATCH_SECONDS)
+
+
+async def _watch_faust(app: Any) -> None:
+    """End the process when a part of Faust has crashed: the rest would live on and consume nothing."""
+    while not (app.crashed or app.consumer.crashed):
+        await asyncio.sleep(WATCH_SECONDS)
+    _end(f"Faust crashed: {app.crash_reason or app.consumer.crash_reason!r}", DEFECT)

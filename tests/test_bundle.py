@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -47,6 +48,20 @@ def test_versions_are_named_by_time_and_content(tmp_path: Path) -> None:
     assert first < again < other
     assert first.rpartition("-")[2] == again.rpartition("-")[2] != other.rpartition("-")[2]
     assert Bundles(tmp_path / "bundles").versions() == [first, again, other]
+
+
+def test_what_is_no_version_is_passed_over(tmp_path: Path) -> None:
+    """A publish under way or cut off, a copy by hand, a renamed bundle."""
+    version = publish(tmp_path / "bundles", random_model())
+    bundles = Bundles(tmp_path / "bundles")
+    for name in (f".{version}-x9_k2mzq", f"{version}-copy", "backup"):
+        shutil.copytree(bundles.directory / version, bundles.directory / name)
+    assert bundles.versions() == [version]
+    renamed = f"{version[:-1]}{'0' if version[-1] != '0' else '1'}"
+    shutil.copytree(bundles.directory / version, bundles.directory / renamed)
+    with pytest.raises(BundleError, match="was it renamed"):
+        bundles.rollback(renamed)
+    assert bundles.current() == version
 
 
 def test_rollback_goes_to_the_version_before_and_to_any_named(tmp_path: Path) -> None:

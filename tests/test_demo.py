@@ -32,9 +32,13 @@ def processes_of(directory: Path) -> list[str]:
     return found
 
 
-def services_of(environment_of: Path) -> list[str]:
-    """Addresses that the services' log names."""
-    return re.findall(r"127\.0\.0\.1:(\d+)", environment_of.read_text())
+def assert_refused(directory: Path) -> None:
+    """Broker and store no longer answer."""
+    ports = re.findall(r"127\.0\.0\.1:(\d+)", (directory / "services.log").read_text())
+    assert len(ports) == 2
+    for port in ports:
+        with pytest.raises(OSError, match="refused"):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=2)
 
 
 @pytest.mark.timeout(280)
@@ -53,14 +57,19 @@ def test_the_demo_runs_from_clicks_to_live_recommendations_and_stops_all_it_star
     recall = {each["name"]: each["metrics"]["recall@20"] for each in figures["recommenders"]}
     assert recall["popularity"] < recall["GRU"] < recall["best possible"]
     assert not processes_of(directory)
-    for port in services_of(directory / "services.log"):
-        with pytest.raises(OSError, match="refused"):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=2)
+    assert_refused(directory)
 
 
-@pytest.mark.parametrize("moment", ["training", "services up"])
+@pytest.mark.parametrize(
+    ("moment", "number", "code"),
+    [
+        ("training", signal.SIGINT, 130),
+        ("services up", signal.SIGINT, 130),
+        ("services up", signal.SIGTERM, 143),
+    ],
+)
 @pytest.mark.timeout(280)
-def test_ctrl_c_stops_everything(tmp_path: Path, moment: str) -> None:
+def test_ctrl_c_and_sigterm_stop_everything(tmp_path: Path, moment: str, number: signal.Signals, code: int) -> None:
     directory = tmp_path / "demo"
     log = tmp_path / "output"
     with log.open("wb") as output:
@@ -75,10 +84,15 @@ def test_ctrl_c_stops_everything(tmp_path: Path, moment: str) -> None:
         assert demo.poll() is None, log.read_text()[-2000:]
         time.sleep(0.1)
     time.sleep(1)
-    os.killpg(demo.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
-    assert demo.wait(60) == 130
+    if number == signal.SIGINT:
+        os.killpg(demo.pid, number)  # as a terminal does: to the whole foreground group
+    else:
+        demo.send_signal(number)
+    assert demo.wait(60) == code
     assert not processes_of(directory)
     assert "Traceback" not in log.read_text()
+    if moment == "services up":
+        assert_refused(directory)
 
 
 def test_a_directory_of_other_things_is_left_alone(tmp_path: Path) -> None:
@@ -86,6 +100,16 @@ def test_a_directory_of_other_things_is_left_alone(tmp_path: Path) -> None:
     done = subprocess.run([*DEMO, "--directory", str(tmp_path)], capture_output=True, text=True, check=False)
     assert (done.returncode, "holds other things" in done.stderr) == (1, True)
     assert (tmp_path / "letter").read_text() == "dear"
+
+
+def test_clicks_inside_the_directory_are_not_deleted(tmp_path: Path) -> None:
+    (tmp_path / ".recsys-demo").touch()
+    clicks = tmp_path / "clicks.csv"
+    clicks.write_text("user_id,item_id,timestamp\n")
+    command = [*DEMO, "--clicks", str(clicks), "--directory", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "move it" in done.stderr) == (1, True)
+    assert clicks.exists()
 
 
 METRICS = """

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from recsys.scorer import BLOCK, Scorer, best
+from recsys.scorer import BLOCK, SCORE_BLOCK, Scorer, best
 from recsys.sessions import Sessions
 from tests.conftest import random_model
 
@@ -54,6 +54,15 @@ def test_a_state_does_not_depend_on_who_else_is_in_the_batch(layers: int) -> Non
         np.testing.assert_array_equal(
             scorer.step(hidden[index : index + 1], rows[index : index + 1])[0], together[index]
         )
+
+
+@pytest.mark.parametrize("items", [300, 5000])
+def test_scores_do_not_depend_on_who_else_is_in_the_batch(items: int) -> None:
+    scorer = Scorer(random_model(items=items, units=100).weights)
+    hidden = np.random.default_rng(1).normal(size=(2 * SCORE_BLOCK + 3, 100)).astype(np.float32)
+    together = scorer.scores(hidden)
+    for index in range(len(hidden)):
+        np.testing.assert_array_equal(scorer.scores(hidden[index : index + 1])[0], together[index])
 
 
 def test_advancing_by_many_clicks_is_stepping_by_each() -> None:

@@ -15,7 +15,7 @@ from recsys.api.clicks import ClickProducer
 from recsys.api.lookups import Lookups
 from recsys.api.metrics import Metrics
 from recsys.errors import UnavailableError
-from recsys.serving import CurrentModel, Served
+from recsys.serving import CurrentModel
 from recsys.settings import Settings
 from recsys.store import Store
 
@@ -40,7 +40,8 @@ class Services:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Follow the published model and look for the broker while the block lasts; close everything after it."""
-        tasks = [asyncio.create_task(self.producer.connect()), asyncio.create_task(self._follow())]
+        follow = self.model.watch(self.settings.api.bundle_poll_seconds, self.recommender.adopt)
+        tasks = [asyncio.create_task(self.producer.connect()), asyncio.create_task(follow)]
         try:
             await self.store.ping()
         except UnavailableError as error:
@@ -53,21 +54,6 @@ class Services:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.producer.close()
             await self.store.close()
-
-    async def _follow(self) -> None:
-        """Swap the model whenever another is published; whatever goes wrong, go on looking."""
-        adopting: set[asyncio.Task[None]] = set()
-
-        def changed(served: Served) -> None:
-            task = asyncio.create_task(self.recommender.adopt(served))
-            adopting.add(task)
-            task.add_done_callback(adopting.discard)
-
-        while True:
-            try:
-                await self.model.watch(self.settings.api.bundle_poll_seconds, changed)
-            except Exception:
-                log.exception("looking for a new bundle failed, %s stays", self.model.served.version)
 
 
 def services_of(request: Request) -> Services:

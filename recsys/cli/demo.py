@@ -27,6 +27,11 @@ def demo(clicks: str | None, columns: tuple[str, ...], events: int, directory: P
     embedded broker and store, the worker and the API, replays held-out clicks, and says how good and how fresh the
     recommendations are. Everything it writes is in --directory; everything it starts is stopped.
     """
+    import signal
+    import sys
+
     from recsys.demo.tour import Plan, Tour
 
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal too must stop what was started
+        signal.signal(number, lambda received, _: sys.exit(128 + received))
     Tour(Plan(directory, clicks, columns, events=events, keep=keep)).run()

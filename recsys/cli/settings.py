@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+
+_PASSWORD = re.compile(r"(://[^/@:]*:)[^@]*(@)")
 
 
 @click.command(name="settings")
@@ -58,4 +61,4 @@ def _values(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, FieldI
         if isinstance(value, BaseModel):
             yield from _values(value, f"{name}.")
         else:
-            yield f"{prefix}{name}", field, value
+            yield f"{prefix}{name}", field, _PASSWORD.sub(r"\1***\2", value) if isinstance(value, str) else value

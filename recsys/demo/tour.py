@@ -52,7 +52,7 @@ class Tour:
             RecsysError: a step failed; the message says which.
         """
         started = time.monotonic()
-        _make_room(self.plan.directory)
+        _make_room(self.plan.directory, self.plan.clicks)
         clicks, process = self._clicks()
         self._train(clicks, process)
         with ExitStack() as services:
@@ -150,9 +150,13 @@ def _wait_for_ctrl_c(running: Sequence[Service]) -> None:
         console.print("stopping")
 
 
-def _make_room(directory: Path) -> None:
-    """An empty directory; only what an earlier demo left may go."""
-    if directory.exists() and any(directory.iterdir()):
+def _make_room(directory: Path, clicks: str | None) -> None:
+    """An empty directory; only what an earlier demo left may go, and not with the clicks in it."""
+    if clicks is not None and Path(clicks).resolve().is_relative_to(directory.resolve()):
+        raise RecsysError(f"{clicks} is inside {directory}, which the demo empties: move it, or choose a --directory")
+    if directory.exists() and not directory.is_dir():
+        raise RecsysError(f"{directory} is no directory: choose another --directory")
+    if directory.is_dir() and any(directory.iterdir()):
         if not (directory / MARK).exists():
             raise RecsysError(f"{directory} holds other things than a demo: choose another --directory")
         shutil.rmtree(directory)

@@ -94,23 +94,27 @@ def test_a_click_leaves_the_state_and_the_list_that_the_model_says(run: Callable
     run(body)
 
 
-def test_batches_of_one_and_one_batch_leave_the_same(run: Callable[..., None]) -> None:
-    records = [record(f"u{i % 7}", f"item-{(3 * i) % 50:03d}", 40 * i, i) for i in range(100)]
+def test_batches_of_any_size_leave_the_same(run: Callable[..., None], bundles: Path) -> None:
+    """To the bit, lists too, with a model of the usual width."""
+    publish(bundles, random_model(items=400, units=100, seed=2))
+    records = [record(f"u{i % 37}", f"item-{(7 * i) % 400:03d}", 40 * i, i) for i in range(300)]
+    left: list[list[tuple[bytes, bytes, bytes]]] = []
 
-    async def body(world: World) -> None:
-        for each in records:
-            await world.process(each)
-        states = [(await world.state(f"u{i}")).pack() for i in range(7)]
+    def in_batches_of(size: int) -> None:
+        async def body(world: World) -> None:
+            for start in range(0, len(records), size):
+                await world.process(*records[start : start + size])
+            left.append([])
+            for user in range(37):
+                state, ranked = await world.state(f"u{user}"), await world.list(f"u{user}")
+                assert ranked is not None
+                left[-1].append((state.pack(), ranked.rows.tobytes(), ranked.scores.tobytes()))
 
-        async def at_once(other: World) -> None:
-            await other.process(*records)
-            assert [(await other.state(f"u{i}")).pack() for i in range(7)] == states
+        run(body)
 
-        run_inside.append(at_once)
-
-    run_inside: list[Callable[[World], Awaitable[None]]] = []
-    run(body)
-    run(run_inside[0])
+    for size in (1, 7, 300):
+        in_batches_of(size)
+    assert left[0] == left[1] == left[2]
 
 
 def test_redelivered_records_change_nothing(run: Callable[..., None]) -> None:
@@ -234,6 +238,31 @@ def test_an_altered_bundle_is_refused_and_the_old_model_stays(run: Callable[...,
         weights.write_bytes(data)
         assert not world.model.refresh()
         assert world.model.served is before
+
+    run(body)
+
+
+def test_a_damaged_old_bundle_costs_the_old_sessions_and_nothing_else(run: Callable[..., None], bundles: Path) -> None:
+    async def body(world: World) -> None:
+        await world.process(record("u", "item-003", 0, 0))
+        publish(bundles, random_model(seed=5))
+        vocabulary = bundles / world.model.served.version / "vocabulary.json"
+        world.model = CurrentModel(Bundles(bundles))  # a worker that starts with the new model and meets old states
+        world.processor = Processor(world.model, world.store, WorkerSettings(), world._keep)
+        vocabulary.write_bytes(vocabulary.read_bytes()[:-1])
+        outcome = await world.process(record("u", "item-007", 5, 1))
+        assert (outcome.applied, outcome.lost_states) == (1, 1)
+        assert sequence((await world.state("u")).recent, world.model.served.rule) == [7]
+
+    run(body)
+
+
+def test_a_session_of_unknown_items_alone_has_no_list(run: Callable[..., None]) -> None:
+    async def body(world: World) -> None:
+        await world.process(record("u", "item-003", 0, 0))
+        assert await world.list("u") is not None
+        await world.process(record("u", "never seen", 7200, 1))
+        assert await world.list("u") is None
 
     run(body)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -44,8 +45,8 @@ class Replay:
         summary: dict[str, Any] = json.loads(done.stdout)
         return summary
 
-    def received(self) -> list[tuple[bytes, bytes, int]]:
-        """Key, value and offset of every message, partition by partition."""
+    def received(self) -> list[tuple[bytes, bytes, int, int]]:
+        """Key, value, offset and partition of every message, partition by partition."""
         consumer = Consumer({"bootstrap.servers": self.broker, "group.id": uuid.uuid4().hex})
         found = []
         for partition in range(4):
@@ -54,7 +55,7 @@ class Replay:
             for _ in range(end):
                 message = consumer.poll(5)
                 assert message is not None
-                found.append((message.key(), message.value(), message.offset()))
+                found.append((message.key(), message.value(), message.offset(), partition))
         consumer.close()
         return found
 
@@ -63,13 +64,39 @@ def test_every_click_is_sent_once_and_each_users_in_order_of_time(broker: str, l
     replay = Replay(broker)
     summary = replay.sent(log)
     assert (summary["sent"], summary["next"]) == (20, START + 19_001)
-    events = [(key, decode(value)) for key, value, _ in replay.received()]
+    events = [(key, decode(value)) for key, value, *_ in replay.received()]
     assert sorted(event.item_id for _, event in events) == sorted(f"item-{number}" for number in range(20))
     for user in ("v-0", "v-1", "v-2"):
         times = [event.timestamp for key, event in events if key == user.encode()]
         assert times == sorted(times)
         assert len(times) >= 6
     assert {event.event_id for _, event in events} == {f"e{number}" for number in range(20)}
+
+
+def test_both_doors_put_a_user_on_the_same_partition(broker: str, tmp_path: Path) -> None:
+    """The API's producer and replay's are two libraries with two ideas of a partitioner."""
+    from aiokafka import AIOKafkaProducer
+
+    users = [f"user-{number}" for number in range(60)]
+    rows = "".join(f"{user},item-1,{START}\n" for user in users)
+    (tmp_path / "clicks.csv").write_text("visitor,sku,when\n" + rows)
+    replay = Replay(broker)
+    replay.sent(tmp_path / "clicks.csv")
+
+    async def through_the_other_door() -> None:
+        producer = AIOKafkaProducer(bootstrap_servers=broker)
+        await producer.start()
+        for user in users:
+            await producer.send_and_wait(replay.topic, b"x", key=user.encode())
+        await producer.stop()
+
+    before = replay.received()
+    asyncio.run(through_the_other_door())
+    partitions: dict[bytes, set[int]] = {}
+    for key, _, _, partition in replay.received():
+        partitions.setdefault(key, set()).add(partition)
+    assert len(before) == len(partitions) == 60
+    assert all(len(found) == 1 for found in partitions.values())
 
 
 def test_lines_that_are_no_clicks_are_said(broker: str, log: Path) -> None:
@@ -80,7 +107,7 @@ def test_a_stretch_of_time_is_cut_out(broker: str, log: Path) -> None:
     replay = Replay(broker)
     summary = replay.sent(log, "--since", str(START + 5000), "--until", str(START + 8000))
     assert summary["sent"] == 3
-    assert sorted(decode(value).item_id for _, value, _ in replay.received()) == ["item-5", "item-6", "item-7"]
+    assert sorted(decode(value).item_id for _, value, *_ in replay.received()) == ["item-5", "item-6", "item-7"]
 
 
 def test_the_rate_is_kept_and_a_second_replay_goes_on_where_the_first_ended(broker: str, log: Path) -> None:

@@ -7,6 +7,9 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -25,7 +28,7 @@ from recsys.demo.figures import Reading
 from recsys.errors import RecsysError
 from recsys.serving import CurrentModel
 from recsys.settings import RedisSettings, WorkerSettings
-from recsys.state import RecommendationList
+from recsys.state import RecommendationList, UserState
 from recsys.store import Store
 from stream.dead_letter import DeadLetter, Record
 from stream.embedded import free_port
@@ -79,6 +82,24 @@ class World:
         assert len(found) == count
         return found
 
+    def offsets(self) -> tuple[dict[int, int], dict[int, int]]:
+        """By partition, the offset that the group has committed, and the end of what was produced."""
+        group = self.commands.environment["RECSYS_KAFKA__GROUP"]
+        consumer = Consumer({"bootstrap.servers": self.broker, "group.id": group})
+        partitions = [TopicPartition(self.topic, partition) for partition in range(PARTITIONS)]
+        committed = {each.partition: max(each.offset, 0) for each in consumer.committed(partitions, timeout=10)}
+        ends = {each.partition: consumer.get_watermark_offsets(each, timeout=10)[1] for each in partitions}
+        consumer.close()
+        return committed, ends
+
+    def assert_states_are_at_least(self, committed: dict[int, int]) -> None:
+        """Every usable click before the committed offsets is in its user's state."""
+        states = {name: UserState.unpack(value) for name, value in self.contents().items() if name.startswith("s:")}
+        for record in self.records(sum(self.offsets()[1].values())):
+            if record.offset < committed[record.partition] and record.value != b"not json":
+                user = json.loads(record.value or b"")["user_id"]
+                assert states[f"s:{{{user}}}"].position.offset >= record.offset
+
     def contents(self, prefix: str | None = None) -> dict[str, bytes]:
         """All states and lists, the time of writing left out."""
         found = {}
@@ -119,6 +140,13 @@ class World:
 
 def metrics(worker: Service) -> Reading:
     return Reading.of(get_text(worker.wait_for_line("worker: metrics on ")[0]))
+
+
+def wait_until_dealt_with(worker: Service, count: int) -> None:
+    deadline = time.monotonic() + 30
+    while metrics(worker).dealt_with < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def clicks(count: int, seed: int, users: int = 20) -> list[tuple[str, bytes]]:
@@ -173,7 +201,7 @@ def test_sigterm_finishes_the_batch_and_ends_with_code_0(world: World) -> None:
     made = clicks(300, seed=2)
     with world.worker() as worker:
         world.produce(made[:200])
-        time.sleep(1.0)
+        wait_until_dealt_with(worker, 200)
         began = time.monotonic()
         worker.process.send_signal(signal.SIGTERM)
         assert worker.process.wait(10) == 0
@@ -181,24 +209,31 @@ def test_sigterm_finishes_the_batch_and_ends_with_code_0(world: World) -> None:
     world.produce(made[200:])
     with world.worker() as worker:
         world.wait_for(world.clean_run(len(made)))
-        # What the first worker had done was committed: little or nothing came a second time.
-        assert metrics(worker).dealt_with <= len(made)
+        wait_until_dealt_with(worker, 100)
+        time.sleep(0.5)
+        assert metrics(worker).dealt_with == 100  # what the first had done was committed: none came a second time
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(240)
 def test_kill_minus_9_at_any_moment_changes_nothing(world: World) -> None:
+    """Killed while clicks flow, before and after commits; no offset is ever committed ahead of the state."""
+    world.commands.environment["RECSYS_KAFKA__COMMIT_SECONDS"] = "0.2"
     chance = random.Random(3)
-    made = clicks(1500, seed=3)
-    sent = 0
+    made = clicks(3000, seed=3)
+    producing = threading.Thread(target=world.produce, args=(made, 0.01))
+    producing.start()
+    unfinished = 0
     for _ in range(4):
         with world.worker() as worker:
-            share = made[sent : sent + 300]
-            sent += len(share)
-            world.produce(share, pause=0.001)
-            time.sleep(chance.uniform(0, 0.4))
+            wait_until_dealt_with(worker, 1)
+            time.sleep(chance.uniform(0, 1))
             worker.process.kill()
             worker.process.wait()
-    world.produce(made[sent:])
+        committed, produced = world.offsets()
+        unfinished += sum(produced.values()) > sum(committed.values())
+        world.assert_states_are_at_least(committed)
+    producing.join()
+    assert unfinished >= 3, "the worker was killed with nothing in hand"
     with world.worker():
         world.wait_for(world.clean_run(len(made)), seconds=60)
 
@@ -303,3 +338,61 @@ def test_a_new_bundle_takes_over_while_clicks_flow(world: World) -> None:
                 break
             time.sleep(0.2)
         assert {f"l:{{{user}}}" for user in users} <= new
+
+
+def test_a_record_of_hostile_size_is_dead_lettered_and_the_rest_goes_on(world: World) -> None:
+    good = json.dumps({"user_id": "u", "item_id": "item-001", "timestamp": START}).encode()
+    hostile = [
+        ("u", b"\0" * 200_000),  # as JSON six times as long
+        ("u", b'"' * 900_000),
+        ("u", b"\xff" * 900_000),
+        ("k" * 300_000, good),
+        ("u", good),
+    ]
+    world.produce(hostile)
+    with world.worker() as worker:
+        wait_until_dealt_with(worker, len(hostile))
+        assert metrics(worker).clicks["clicks_applied"] == 1
+    letters = [json.loads(record.value or b"") for record in world.records(4, f"dead-{world.prefix}")]
+    assert sorted(letter["reason"] for letter in letters) == ["key.mismatch", "too_large", "too_large", "too_large"]
+    assert sum(letter["truncated"] for letter in letters) == 2
+
+
+def test_a_crash_inside_faust_ends_the_worker(world: World) -> None:
+    """Faust stops consuming when a service of its crashes, but lives on."""
+    script = (
+        "import asyncio, stream.worker as worker\n"
+        "from recsys.cli import main\n"
+        "build = worker.build_app\n"
+        "def sabotaged(*arguments):\n"
+        "    app = build(*arguments)\n"
+        "    async def crash():\n"
+        "        await asyncio.sleep(1)\n"
+        "        await app.consumer.crash(RuntimeError('planted'))\n"
+        "    asyncio.get_running_loop().create_task(crash())\n"
+        "    return app\n"
+        "worker.build_app = sabotaged\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", script, "worker", "--bundles", str(world.bundles), "--metrics-port", "0"]
+    done = subprocess.run(command, env=world.commands.environment, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 70
+    assert b"planted" in done.stderr
+
+
+def test_readiness_follows_the_servers(world: World) -> None:
+    server = ValkeyServer(port=free_port())
+    server.start()
+    world.commands.environment["REDIS_URL"] = f"redis://127.0.0.1:{server.port}/0"
+    with world.worker() as worker:
+        address = worker.wait_for_line("worker: metrics on ")[0]
+
+        def wait_for(line: str) -> None:
+            deadline = time.monotonic() + 15
+            while line not in get_text(address):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+
+        wait_for("recsys_ready 1.0")
+        server.stop()
+        wait_for("recsys_ready 0.0")
