@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import orjson
-import pyarrow as pa
 
 from pipelines.boundaries import HOUR_MS
 from pipelines.shards import write_whole
 from pipelines.tally import Tally
-from recsys.columns import Clock, EventColumns, decode_columns
-from recsys.events import MAX_EVENT_BYTES
-from recsys.logs.blocks import Block, read_blocks
-from recsys.logs.parsed import Parsed
-from recsys.logs.records import KEPT_BYTES, Oversized
+from recsys.columns import Clock, EventColumns
+from recsys.errors import InputError
+from recsys.logs.blocks import Refused, decode_block, read_blocks
+from recsys.logs.records import KEPT_BYTES
 from recsys.logs.sources import Source
 
 
@@ -27,52 +24,31 @@ def read_clicks(source: Source, number: int, clock: Clock, work: Path) -> Iterat
 
     A file that breaks off ends with a tally that says so.
     """
-    clicks, rows = 0, 0
+    clicks = 0
     try:
         for index, block in enumerate(read_blocks(source)):
-            events, letters = _decode(block, clock, rows)
-            if isinstance(block.parsed, Parsed):
-                rows += len(block.parsed.records)
-            tally = _count(events, letters)
+            events, refused = decode_block(block, clock)
+            tally = _count(events, refused)
             clicks += tally.counts["read"]
-            if letters:
-                lines = [orjson.dumps({"file": source.name, **letter}) for letter in letters]
-                write_whole(work / "dead" / f"{number:06}-{index:08}.jsonl", b"\n".join(lines) + b"\n")
+            if refused:
+                lines = b"".join(_letter(source.name, item) for item in refused)
+                write_whole(work / "dead" / f"{number:06}-{index:08}.jsonl", lines)
             write_whole(work / "progress" / f"{number:06}", f"{block.position} {clicks}".encode())
             yield events, tally
-    except (OSError, pa.ArrowException) as error:
-        yield None, Tally(damaged=[f"{source.name}: is damaged after {clicks} clicks: {error}"])
+    except InputError as error:
+        yield None, Tally(damaged=[f"{error} (after {clicks:,} clicks)"])
 
 
-def _decode(block: Block, clock: Clock, rows_before: int) -> tuple[EventColumns | None, list[dict[str, Any]]]:
-    """The events of a block and its dead letters, in the order of the file."""
-    parsed, records = block.parsed, block.records
-    if isinstance(parsed, Oversized):
-        detail = f"has {parsed.size} bytes, at most {MAX_EVENT_BYTES} are allowed"
-        return None, [_letter(parsed.line, "too_large", detail, parsed.head)]
-    events, rejections = decode_columns(parsed.columns, parsed.fields_of, clock, parsed.doubtful)
-    letters = []
-    if records is None:
-        for rejection in rejections:
-            raw = orjson.dumps(parsed.fields_of(rejection.row), default=str)
-            letters.append(_letter(rows_before + rejection.row + 1, rejection.error.code, str(rejection.error), raw))
-        return events, letters
-    found = [(item.record, item.reason, item.detail) for item in parsed.bad]
-    found += [(int(parsed.records[item.row]), item.error.code, str(item.error)) for item in rejections]
-    for record, reason, detail in sorted(found):
-        letters.append(_letter(int(records.lines[record]), reason, detail, records[record]))
-    return events, letters
+def _letter(file: str, item: Refused) -> bytes:
+    text = item.text[:KEPT_BYTES].decode(errors="backslashreplace").rstrip("\r")
+    letter = {"file": file, "line": item.line, "reason": item.reason, "detail": item.detail, "text": text}
+    return orjson.dumps(letter) + b"\n"
 
 
-def _letter(line: int, reason: str, detail: str, raw: bytes) -> dict[str, Any]:
-    text = raw[:KEPT_BYTES].decode(errors="backslashreplace").rstrip("\r")
-    return {"line": line, "reason": reason, "detail": detail, "text": text}
-
-
-def _count(events: EventColumns | None, letters: list[dict[str, Any]]) -> Tally:
-    counts = Counter(f"rejected/{letter['reason']}" for letter in letters)
+def _count(events: EventColumns | None, refused: list[Refused]) -> Tally:
+    counts = Counter(f"rejected/{item.reason}" for item in refused)
     accepted = 0 if events is None else len(events)
-    counts["read"] = accepted + len(letters)
+    counts["read"] = accepted + len(refused)
     if events is None or not accepted:
         return Tally(counts)
     hours, clicks = np.unique(events.times // HOUR_MS, return_counts=True)

@@ -241,10 +241,12 @@ def _plain_times(column: pa.Array, clock: Clock) -> tuple[NDArray[np.int64], NDA
 
 
 def _in_milliseconds(value: Any, unit: TimeUnit) -> Any:
-    """A number or its digits, scaled; anything else is left to the decoder."""
-    if unit == "ms" or isinstance(value, bool) or not isinstance(value, int | str):
+    """A whole number or its digits, scaled; anything else is left to the decoder."""
+    if unit == "ms" or isinstance(value, bool) or not isinstance(value, int | float | str):
         return value
     if isinstance(value, str) and not _INTEGER.fullmatch(value.strip()):
+        return value
+    if isinstance(value, float) and not value.is_integer():
         return value
     number = int(value)
     return number * 1000 if unit == "s" else number // 1000

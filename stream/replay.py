@@ -10,10 +10,10 @@ import numpy as np
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from numpy.typing import NDArray
 
-from recsys.columns import Clock, EventColumns, decode_columns
+from recsys.columns import Clock, EventColumns
 from recsys.errors import MissingInputError, UnavailableError
 from recsys.events import ClickEvent, encode
-from recsys.logs.blocks import read_blocks
+from recsys.logs.blocks import decode_block, read_blocks
 from recsys.logs.parsed import Parsed
 from recsys.logs.records import Oversized
 from recsys.logs.sources import Source
@@ -62,17 +62,15 @@ class ClickLog:
         positions: list[NDArray[np.int64]] = []
         self.unusable = 0
         for block in (block for source in sources for block in read_blocks(source)):
-            parsed = block.parsed
-            if isinstance(parsed, Oversized):
-                self.unusable += 1
+            columns, refused = decode_block(block, clock)
+            self.unusable += len(refused)
+            if columns is None or isinstance(block.parsed, Oversized):
                 continue
-            columns, rejections = decode_columns(parsed.columns, parsed.fields_of, clock, parsed.doubtful)
-            self.unusable += len(rejections) + len(parsed.bad)
             chosen = np.flatnonzero((columns.times >= since) & (columns.times < until))
             if len(chosen):
                 number = np.full(len(chosen), len(self._blocks))
                 positions.append(np.stack([columns.times[chosen], number, chosen], axis=1))
-                self._blocks.append((parsed, columns))
+                self._blocks.append((block.parsed, columns))
         if not positions:
             raise MissingInputError("no click of the log is in that stretch of time")
         merged = np.concatenate(positions)

@@ -1,10 +1,16 @@
-"""A file of clicks as blocks of rows, whatever its format."""
+"""A file of clicks as blocks of rows, whatever its format, and a block as events and what was refused."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import pyarrow as pa
+
+from recsys.columns import Clock, EventColumns, decode_columns
+from recsys.errors import InputError
+from recsys.events import MAX_EVENT_BYTES
 from recsys.logs import delimited, jsonlines, parquet
 from recsys.logs.parsed import Parsed
 from recsys.logs.records import Oversized, Records, each_line, read_records
@@ -13,23 +19,65 @@ from recsys.logs.sources import Source
 
 @dataclass(frozen=True)
 class Block:
-    """Part of a file: what could be parsed, the records it came from (text files), and how far the file is read."""
+    """Part of a file.
+
+    Attributes:
+        parsed: what could be parsed.
+        records: the records that came from (text files).
+        position: how far the file is read, in bytes.
+        first_row: the number of rows before this block (Parquet).
+    """
 
     parsed: Parsed | Oversized
     records: Records | None
     position: int
+    first_row: int = 0
+
+
+@dataclass(frozen=True, order=True)
+class Refused:
+    """A record that gave no event: its line (or row, from 1), a stable word for counting, words for people, its text."""
+
+    line: int
+    reason: str
+    detail: str
+    text: bytes
 
 
 def read_blocks(source: Source) -> Iterator[Block]:
     """The file, block by block.
 
     Raises:
-        OSError, pa.ArrowException: the file breaks off or is damaged.
+        InputError: the file breaks off, is damaged or cannot be read.
     """
-    if source.format == "parquet":
-        for parsed in parquet.read(source.name, source.columns):
-            yield Block(parsed, None, 0)
-        return
+    try:
+        yield from _parquet_blocks(source) if source.format == "parquet" else _text_blocks(source)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{source.name}: is damaged, or cannot be read to its end: {error}") from None
+
+
+def decode_block(block: Block, clock: Clock) -> tuple[EventColumns | None, list[Refused]]:
+    """The events of a block (``None`` if it cannot hold any), and what was refused, in the order of the file."""
+    parsed, records = block.parsed, block.records
+    if isinstance(parsed, Oversized):
+        detail = f"has {parsed.size} bytes, at most {MAX_EVENT_BYTES} are allowed"
+        return None, [Refused(parsed.line, "too_large", detail, parsed.head)]
+    if parsed.in_milliseconds:
+        clock = replace(clock, unit="ms")
+    events, rejections = decode_columns(parsed.columns, parsed.fields_of, clock, parsed.doubtful)
+    if records is None:
+        return events, [
+            Refused(block.first_row + item.row + 1, item.error.code, str(item.error), _as_json(parsed, item.row))
+            for item in rejections
+        ]
+    found = [(item.record, item.reason, item.detail) for item in parsed.bad]
+    found += [(int(parsed.records[item.row]), item.error.code, str(item.error)) for item in rejections]
+    return events, [
+        Refused(int(records.lines[record]), reason, detail, records[record]) for record, reason, detail in sorted(found)
+    ]
+
+
+def _text_blocks(source: Source) -> Iterator[Block]:
     is_csv = source.format == "csv"
     join = delimited.joiner(len(source.header), source.delimiter) if is_csv else each_line
     header = is_csv
@@ -47,3 +95,15 @@ def read_blocks(source: Source) -> Iterator[Block]:
             else:
                 parsed = jsonlines.parse(rest, source.columns)
             yield Block(parsed, rest, file.position)
+
+
+def _parquet_blocks(source: Source) -> Iterator[Block]:
+    rows = 0
+    for parsed, share in parquet.read(source.name, source.columns):
+        yield Block(parsed, None, round(share * source.size), rows)
+        rows += len(parsed.records)
+
+
+def _as_json(parsed: Parsed, row: int) -> bytes:
+    text = json.dumps(parsed.fields_of(row), default=str, ensure_ascii=False, separators=(",", ":"))
+    return text.encode(errors="backslashreplace")

@@ -30,6 +30,7 @@ class Parsed:
         fields_of: a row as the one-event decoder wants it.
         bad: the records that gave no row.
         doubtful: rows that only the one-event decoder may judge.
+        in_milliseconds: the times are epoch milliseconds, whatever the unit of the log's numbers.
     """
 
     columns: Mapping[str, pa.Array]
@@ -37,6 +38,7 @@ class Parsed:
     fields_of: Callable[[int], Mapping[str, Any]]
     bad: list[Bad]
     doubtful: NDArray[np.bool_] | None = None
+    in_milliseconds: bool = False
 
 
 def fields_from(columns: Mapping[str, pa.Array]) -> Callable[[int], Mapping[str, Any]]:

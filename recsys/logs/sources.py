@@ -154,9 +154,12 @@ def _inspect(path: Path, mapping: Mapping[str, str]) -> Source | None:
 
 def _parquet_columns(path: Path) -> list[str]:
     try:
-        return list(pq.read_schema(path).names)
+        names = list(pq.read_schema(path).names)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a Parquet file, or damaged: {error}") from None
+    if len(set(names)) != len(names):
+        raise InputError(f"{path}: the schema names a column twice: {', '.join(names)}")
+    return names
 
 
 def _json_keys(head: bytes) -> list[str]:

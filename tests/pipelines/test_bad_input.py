@@ -222,6 +222,40 @@ def test_bad_parquet_rows_are_dead_letters_with_their_row(run: Run, tmp_path: Pa
     assert '"user_id":"u1"' in str(letter["text"])
 
 
+def test_parquet_text_that_is_no_unicode_is_a_dead_letter(run: Run, tmp_path: Path) -> None:
+    users, items, times = zip(*(row.split(",") for row in good_rows()), strict=True)
+    ids = [user.encode() for user in users] + [b"caf\xe9"]
+    columns = [pa.array(ids), pa.array([*items, "i1"]), pa.array([int(time) for time in [*times, times[0]]])]
+    path = tmp_path / "clicks.parquet"
+    pq.write_table(pa.table(columns, HEADER.split(",")), path)
+    letter = one_dead_letter(run, path, "user_id.not_unicode", line=GOOD + 1)
+    assert '"item_id":"i1"' in str(letter["text"])
+
+
+def test_a_parquet_column_that_stands_twice_is_refused(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "clicks.parquet"
+    pq.write_table(pa.table([pa.array(["u"])] * 4, [*HEADER.split(","), "item_id"]), path)
+    outcome = run(path)
+    assert outcome.code == 65
+    assert f"{path}: the schema names a column twice" in outcome.stderr
+
+
+def test_a_time_unit_scales_whole_floats_but_not_typed_timestamps(run: Run, tmp_path: Path) -> None:
+    users, items, times = zip(*(row.split(",") for row in good_rows()), strict=True)
+    milliseconds = pa.array([int(time) for time in times])
+    path = tmp_path / "clicks.parquet"
+    for unit, column in (
+        ("ms", milliseconds),
+        ("s", pa.array([int(time) / 1000 for time in times])),
+        ("us", milliseconds.cast(pa.timestamp("ms"))),
+        ("s", milliseconds.cast(pa.timestamp("ms", "Europe/Rome")).cast(pa.timestamp("ns", "Europe/Rome"))),
+    ):
+        pq.write_table(pa.table([pa.array(users), pa.array(items), column], HEADER.split(",")), path)
+        outcome = run(path, "--time-unit", unit, "--overwrite")
+        assert outcome.code == 0, outcome.stderr
+        assert outcome.dataset.training().times[0] == int(times[0])
+
+
 def test_each_bad_json_line_is_a_dead_letter(run: Run, tmp_path: Path) -> None:
     bad: list[tuple[bytes, str]] = [
         (b"{", "not_json"),

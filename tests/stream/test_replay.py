@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import subprocess
 import sys
@@ -123,6 +124,15 @@ def test_the_rate_is_kept_and_a_second_replay_goes_on_where_the_first_ended(brok
 def test_speed_keeps_the_gaps_of_the_log(broker: str, log: Path) -> None:
     summary = Replay(broker).sent(log, "--speed", "20")
     assert 19 / 20 <= summary["seconds"] < 19 / 20 + 1
+
+
+def test_a_log_that_breaks_off_is_refused(broker: str, tmp_path: Path) -> None:
+    rows = "".join(f"u{number % 97},item-{number % 89},{START + number * 7919}\n" for number in range(9000))
+    whole = gzip.compress(f"visitor,sku,when\n{rows}".encode())
+    path = tmp_path / "clicks.csv.gz"
+    path.write_bytes(whole[: len(whole) * 9 // 10])
+    done = Replay(broker).run(path)
+    assert (done.returncode, str(path) in done.stderr, "Traceback" in done.stderr) == (65, True, False)
 
 
 def test_what_cannot_work_is_named(broker: str, log: Path) -> None:
