@@ -1,7 +1,8 @@
 """What a session is: the one rule by which batch and stream cut a user's clicks.
 
-A user's events stand in the order of (time, item row). A gap longer than ``gap_ms`` starts a new session. An exact
-duplicate (the same user, item, time and type, or the same user and event id) counts once. With ``collapse_repeats``, an
+A user's events stand in the order of (time, item row, type, event id). A gap longer than ``gap_ms`` starts a new
+session. An event counts once: it is a duplicate where an event before it that counts has the same user, item, time and
+type, or the same user and event id. With ``collapse_repeats``, an
 event on the same item as the event directly before it in its session adds nothing to the sequence, but its time still
 counts for the gap.
 
@@ -116,11 +117,10 @@ def assemble(
     All columns have shape ``[events]``. Item codes must ascend with the ids they stand for; ``event_ids`` are hashes,
     :data:`NO_ID` where an event carries none. Sessions come out ordered by (user, time).
     """
-    order = np.lexsort((types, items, times, users))
+    keys = (types, items, times, users)
+    order = np.lexsort(keys if event_ids is None else (event_ids, *keys))
     users, items, times, types = users[order], items[order], times[order], types[order]
-    keep = ~_exact_duplicates(users, items, times, types)
-    if event_ids is not None:
-        keep &= ~_repeated_ids(users, event_ids[order])
+    keep = ~_duplicates(users, items, times, types, None if event_ids is None else event_ids[order])
     duplicates = int(len(keep) - np.count_nonzero(keep))
     users, items, times, types = users[keep], items[keep], times[keep], types[keep]
 
@@ -135,7 +135,37 @@ def assemble(
     )
 
 
-def _exact_duplicates(*columns: NDArray[Any]) -> NDArray[np.bool_]:
+def _duplicates(
+    users: NDArray[np.int64],
+    items: NDArray[np.int32],
+    times: NDArray[np.int64],
+    types: NDArray[np.int8],
+    event_ids: NDArray[np.uint64] | None,
+) -> NDArray[np.bool_]:
+    """Where an event of the sorted columns is one that counts already."""
+    clicks = (users, items, times, types)
+    same_click = _equals_previous(*clicks)
+    if event_ids is None or not event_ids.any():
+        return same_click
+    same_id = _repeated_ids(users, event_ids)
+    # A click whose twin was skipped for its id, or an id whose event was skipped as a twin, may count after all. For
+    # that a user must have both kinds of duplicates (twins that share an id are alike), so the walk below is short.
+    alike = _equals_previous(*clicks, event_ids)
+    mixed = np.intersect1d(users[same_click & ~alike], users[same_id & ~alike])
+    duplicate = same_click | same_id
+    last, held = -1, set[tuple[int, int]]()
+    for row in np.flatnonzero(np.isin(users, mixed)).tolist():
+        owned_id = (int(users[row]), int(event_ids[row]))
+        same = last >= 0 and all(column[row] == column[last] for column in clicks)
+        duplicate[row] = same or owned_id in held
+        if not duplicate[row]:
+            last = row
+            if owned_id[1] != NO_ID:
+                held.add(owned_id)
+    return duplicate
+
+
+def _equals_previous(*columns: NDArray[Any]) -> NDArray[np.bool_]:
     """Where a row of sorted columns equals the row before it."""
     same = np.zeros(len(columns[0]), np.bool_)
     same[1:] = np.logical_and.reduce([column[1:] == column[:-1] for column in columns])
@@ -146,6 +176,6 @@ def _repeated_ids(users: NDArray[np.int64], event_ids: NDArray[np.uint64]) -> ND
     """Where a user's event id has stood on an earlier event (events in time order)."""
     order = np.lexsort((np.arange(len(users)), event_ids, users))
     repeated = np.zeros(len(users), np.bool_)
-    repeated[order] = _exact_duplicates(users[order], event_ids[order])
+    repeated[order] = _equals_previous(users[order], event_ids[order])
     repeated &= event_ids != NO_ID
     return repeated

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import groupby, pairwise
+from itertools import groupby, pairwise, permutations
 
 import numpy as np
 import pytest
@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.sessions import NO_ID, Assembled, SessionRule, Sessions, assemble, is_repeat, starts_session
+from recsys.state import Click as StateClick
+from recsys.state import Placed, UserState, sequence
 
 Click = tuple[int, int, int, int, int]  # user, item, time, type, event id
 
@@ -37,19 +39,19 @@ def one_by_one(clicks: list[Click], rule: SessionRule) -> tuple[list[tuple[int, 
     sessions: list[tuple[int, list[tuple[int, int, int]]]] = []
     duplicates = repeats = 0
     for user, group in groupby(
-        sorted(clicks, key=lambda click: (click[0], click[2], click[1], click[3])), lambda c: c[0]
+        sorted(clicks, key=lambda click: (click[0], click[2], click[1], click[3], click[4])), lambda c: c[0]
     ):
         seen: set[tuple[int, ...]] = set()
         seen_ids: set[int] = set()
         last: tuple[int, int] | None = None  # time and item of the event before
         for _, item, time, kind, event_id in group:
             duplicate = (item, time, kind) in seen or event_id in seen_ids
-            seen.add((item, time, kind))
-            if event_id != NO_ID:
-                seen_ids.add(event_id)
             if duplicate:
                 duplicates += 1
                 continue
+            seen.add((item, time, kind))
+            if event_id != NO_ID:
+                seen_ids.add(event_id)
             if last is None or starts_session(last[0], time, rule.gap_ms):
                 sessions.append((user, [(item, time, kind)]))
             elif rule.collapse_repeats and is_repeat(last[1], item):
@@ -84,6 +86,19 @@ def test_an_event_id_counts_once_for_its_user() -> None:
     made = run([(1, 3, 5, 0, 77), (1, 4, 9, 0, 77), (2, 4, 9, 0, 77), (1, 5, 10, 0, NO_ID), (1, 6, 11, 0, NO_ID)])
     assert made.duplicates == 1
     assert as_lists(made) == [(1, [(3, 5, 0), (5, 10, 0), (6, 11, 0)]), (2, [(4, 9, 0)])]
+
+
+def test_a_click_counts_though_its_twin_bears_an_id_that_is_used() -> None:
+    first, click, twin = (1, 9, 0, 0, 2), (1, 3, 5, 0, 1), (1, 3, 5, 0, 2)
+    for log in permutations([first, click, twin]):
+        made = run(list(log))
+        assert as_lists(made) == [(1, [(9, 0, 0), (3, 5, 0)])]
+        assert made.duplicates == 1
+
+
+def test_the_id_of_a_skipped_twin_is_not_used() -> None:
+    for log in permutations([(1, 3, 5, 0, 1), (1, 3, 5, 0, 2), (1, 4, 9, 0, 2)]):
+        assert as_lists(run(list(log))) == [(1, [(3, 5, 0), (4, 9, 0)])]
 
 
 def test_a_direct_repeat_adds_nothing_but_keeps_the_session_open() -> None:
@@ -132,9 +147,20 @@ def test_whole_logs_are_cut_as_events_are_one_by_one(log: list[Click], rule: Ses
 
 @given(clicks.flatmap(lambda log: st.tuples(st.just(log), st.permutations(log))), rules)
 def test_the_order_of_arrival_does_not_matter(logs: tuple[list[Click], list[Click]], rule: SessionRule) -> None:
-    # Among exact duplicates it is open which event id is the first, so these stay out.
-    log, shuffled = ([(*click[:4], NO_ID) for click in part] for part in logs)
-    assert as_lists(run(log, rule)) == as_lists(run(shuffled, rule))
+    log, shuffled = (run(part, rule) for part in logs)
+    assert as_lists(log) == as_lists(shuffled)
+    assert (log.duplicates, log.repeats) == (shuffled.duplicates, shuffled.repeats)
+
+
+@given(clicks, st.booleans())
+def test_the_stream_skips_the_same_duplicates(log: list[Click], collapse: bool) -> None:
+    rule = SessionRule(1000, collapse)  # all of a user's clicks make one session, which the state carries whole
+    for user, session in as_lists(run(log, rule)):
+        state = UserState(0, np.zeros(0, np.float32))
+        mine = sorted((time, item, kind, event_id) for owner, item, time, kind, event_id in log if owner == user)
+        placed = [state.place(StateClick(*each), rule, len(mine)) for each in mine]
+        assert sequence(state.recent, rule) == [item for item, _, _ in session]
+        assert placed.count(Placed.DUPLICATE) == run([each for each in log if each[0] == user], rule).duplicates
 
 
 @given(clicks, rules)

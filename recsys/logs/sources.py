@@ -145,7 +145,9 @@ def _inspect(path: Path, mapping: Mapping[str, str]) -> Source | None:
         return None
     if head.lstrip().startswith(b"{") or ".json" in "".join(path.suffixes[-2:]):
         names = _json_keys(head)
-        columns = _with_unseen(_resolve(path, names, mapping), OPTIONAL) if names else _with_unseen(mapping, USUAL_NAMES)
+        columns = (
+            _with_unseen(_resolve(path, names, mapping), OPTIONAL) if names else _with_unseen(mapping, USUAL_NAMES)
+        )
         return Source(str(path), path.stat().st_size, "jsonl", compression, columns)
     header, delimiter = header_of(path, head)
     columns = _resolve(path, header, mapping)
