@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +33,15 @@ SCHEMA = 1
 _VERSION = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{16}")
 
 Weights = Mapping[str, NDArray[np.float32]]
+Learnt = Literal["training", "development"]
 
 
 class Description(BaseModel):
-    """``model.json``: what the weights mean."""
+    """``model.json``: what the weights mean.
+
+    ``learnt`` names the sessions of ``dataset`` that the weights come from: ``training`` alone, or ``development``,
+    which holds the validation sessions too.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,6 +50,7 @@ class Description(BaseModel):
     sessions: SessionSettings
     event_types: tuple[str, ...]
     dataset: str
+    learnt: Learnt
 
 
 class Manifest(BaseModel):

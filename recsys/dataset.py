@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -160,6 +161,11 @@ class Dataset:
 
     def training(self) -> Sessions:
         """Events before the validation boundary, in sessions of two or more."""
+        return self._training
+
+    @cached_property
+    def _training(self) -> Sessions:
+        """Read once, since :meth:`validation` asks for it too."""
         sessions, _ = self._read("train")
         boundary = self.manifest.split.validation_from
         if boundary is not None:

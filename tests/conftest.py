@@ -59,6 +59,7 @@ def random_model(items: int = 50, units: int = 8, layers: int = 1, seed: int = 0
             sessions=SessionSettings.model_validate(sessions),
             event_types=("view", "cart", "purchase"),
             dataset="none",
+            learnt="development",
         ),
     )
 

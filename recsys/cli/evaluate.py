@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from recsys.bundle import Model
     from recsys.dataset import Dataset
     from recsys.evaluation.comparison import Comparison
+    from recsys.evaluation.oracle import Oracle
     from recsys.evaluation.protocol import Baseline, Recommender
     from recsys.sessions import Sessions
 
@@ -39,21 +40,29 @@ def evaluate(model: Path, dataset: Path, out: Path, split: str, process: Path | 
     from recsys.bundle import load_model
     from recsys.console import console, output
     from recsys.dataset import Dataset
+    from recsys.errors import DatasetError, InputError
     from recsys.evaluation.report import render
     from recsys.scorer import Scorer
 
     loaded, data = load_model(model), Dataset.open(dataset)
-    history = _history(model)
     _refuse_strangers(loaded, data, model, dataset)
-    if split == "validation":
-        _refuse_what_has_seen_validation(history, model)
+    if split == "validation" and loaded.description.learnt == "development":
+        raise InputError(
+            f"{model}: it has learnt from the validation sessions too; use --split test, or train with --no-refit"
+        )
+    sessions = data.test() if split == "test" else data.validation()
+    if not len(sessions):
+        raise DatasetError(f"{dataset}: the {split} split has no session to evaluate on")
+    # The baselines see what the model saw: without its final epochs, that ends where validation begins.
+    learnt = data.development() if loaded.description.learnt == "development" else data.training()
+    bound = _bound(process, data) if process else None
     scorer = Scorer(loaded.weights)
-    comparison = _compare(scorer, data, split, process)
+    comparison = _compare(scorer, bound, sessions, learnt, len(data.vocabulary))
     output.print(table(comparison))
-    about = _about(loaded, data, split)
+    about = _about(loaded, sessions, split)
     out.mkdir(parents=True, exist_ok=True)
     _write(out, comparison, {"split": split, "dataset": data.manifest.content_hash})
-    (out / REPORT).write_text(render(comparison, scorer, data.vocabulary, history, about), encoding="utf-8")
+    (out / REPORT).write_text(render(comparison, scorer, data.vocabulary, _history(model), about), encoding="utf-8")
     console.print(f"report in {out / REPORT}")
 
 
@@ -77,41 +86,38 @@ def table(comparison: Comparison) -> Any:
     return columns
 
 
-def _compare(model: Recommender, data: Dataset, split: str, process: Path | None) -> Comparison:
-    """Fit the baselines on what the model learnt from, and evaluate everyone."""
+def _bound(process: Path, data: Dataset) -> Oracle:
+    """The best possible recommender of the process that made the log."""
+    from recsys.evaluation.oracle import Oracle
+    from recsys.generator.files import read_process
+
+    return Oracle(read_process(process), data.vocabulary, data.event_types, data.session_settings.collapse_repeats)
+
+
+def _compare(model: Recommender, bound: Oracle | None, sessions: Sessions, learnt: Sessions, items: int) -> Comparison:
+    """Fit the baselines on ``learnt``, what the model learnt from, and evaluate everyone on ``sessions``."""
     import numpy as np
 
     from recsys.console import progress
-    from recsys.errors import DatasetError
     from recsys.evaluation.comparison import compare
     from recsys.evaluation.item_knn import ItemKNN
-    from recsys.evaluation.oracle import Oracle
     from recsys.evaluation.popularity import Popularity
     from recsys.evaluation.session_popularity import SessionPopularity
     from recsys.evaluation.vmis_knn import VMISKNN
-    from recsys.generator.files import read_process
 
-    bound = None
-    if process is not None:
-        repeats = data.session_settings.collapse_repeats
-        bound = Oracle(read_process(process), data.vocabulary, data.event_types, repeats)
-    sessions = data.test() if split == "test" else data.validation()
-    if not len(sessions):
-        raise DatasetError(f"{data.path}: the {split} split has no session to evaluate on")
-    learnt: Sessions = data.development() if split == "test" else data.training()
     baselines: list[Baseline] = [Popularity(), SessionPopularity(), ItemKNN(), VMISKNN()]
     names = [model.name, *(baseline.name for baseline in baselines), *([bound.name] if bound else [])]
     with progress() as display:
         predictions = sessions.events - len(sessions)
         tasks = {name: display.add_task(name, total=predictions, note="", start=False) for name in names}
         for baseline in baselines:
-            baseline.fit(learnt, len(data.vocabulary))
+            baseline.fit(learnt, items)
 
         def advance(name: str, done: int) -> None:
             display.start_task(tasks[name])
             display.advance(tasks[name], done)
 
-        counts = np.bincount(learnt.items, minlength=len(data.vocabulary))
+        counts = np.bincount(learnt.items, minlength=items)
         return compare(model, baselines, bound, sessions, counts, advance)
 
 
@@ -129,15 +135,6 @@ def _refuse_strangers(model: Model, data: Dataset, model_path: Path, data_path: 
         )
 
 
-def _refuse_what_has_seen_validation(history: list[dict[str, Any]], model_path: Path) -> None:
-    from recsys.errors import InputError
-
-    if any(epoch["phase"] == "final" for epoch in history):
-        raise InputError(
-            f"{model_path}: its final epochs learnt from the validation sessions; use --split test, or train --no-refit"
-        )
-
-
 def _history(model: Path) -> list[dict[str, Any]]:
     """The epochs of training, if their file lies beside the model directory."""
     import orjson
@@ -147,13 +144,12 @@ def _history(model: Path) -> list[dict[str, Any]]:
     return history
 
 
-def _about(model: Model, data: Dataset, split: str) -> Any:
+def _about(model: Model, sessions: Sessions, split: str) -> Any:
     """The head of the report."""
     from datetime import UTC, datetime
 
     from recsys.evaluation.report import About
 
-    sessions = data.test() if split == "test" else data.validation()
     days = [datetime.fromtimestamp(int(time) / 1000, UTC) for time in (sessions.times.min(), sessions.times.max())]
     shape = model.description.model
     return About(
@@ -164,7 +160,7 @@ def _about(model: Model, data: Dataset, split: str) -> Any:
             ),
             "sessions": f"{len(sessions):,}",
             "predicted clicks": f"{sessions.events - len(sessions):,}",
-            "items": f"{len(data.vocabulary):,}",
+            "items": f"{len(model.vocabulary):,}",
             "model": f"GRU, {shape.layers} x {shape.units} units, {shape.embedding} embeddings",
         },
     )

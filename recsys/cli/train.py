@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from recsys.dataset import Dataset
     from recsys.model.network import Weights
     from recsys.model.training import Epoch, Fitted, Progress, Report, Validate
+    from recsys.sessions import Sessions
+    from recsys.vocabulary import Vocabulary
 
 CHECKPOINT, MODEL, HISTORY, LOGS = "checkpoint.safetensors", "model", "history.json", "logs"
 
@@ -77,30 +79,28 @@ def _leftovers(out: Path) -> set[Path]:
 def _fit(data: Dataset, settings: Settings, out: Path) -> Fitted:
     from recsys.model.training import fit
 
-    training, validation = data.training(), data.validation()
+    validation = data.validation()
     with _report() as report:
         return fit(
-            training,
+            data.training(),
             data.development(),
             len(data.vocabulary),
             settings.model,
             settings.training,
-            validate=_validation(data) if len(validation) else None,
+            validate=_validation(validation, data.vocabulary) if len(validation) else None,
             checkpoint=out / CHECKPOINT,
             logs=out / LOGS,
             report=report,
         )
 
 
-def _validation(data: Dataset) -> Validate:
+def _validation(sessions: Sessions, vocabulary: Vocabulary) -> Validate:
     """Evaluation on the validation sessions."""
     from recsys.evaluation.protocol import evaluate
     from recsys.scorer import Scorer
 
-    sessions = data.validation()
-
     def validate(weights: Weights) -> dict[str, float]:
-        return evaluate(Scorer(weights), sessions, data.vocabulary.counts).as_dict()
+        return evaluate(Scorer(weights), sessions, vocabulary.counts).as_dict()
 
     return validate
 
@@ -153,6 +153,7 @@ def _write(out: Path, data: Dataset, settings: Settings, fitted: Fitted) -> None
         sessions=data.session_settings,
         event_types=tuple(data.event_types),
         dataset=data.manifest.content_hash,
+        learnt=fitted.learnt,
     )
     with staged_directory(out / MODEL) as staging:
         save_model(staging, Model(fitted.weights, data.vocabulary, description))

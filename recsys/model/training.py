@@ -61,10 +61,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained model and how it came to be."""
+    """A trained model and how it came to be; ``learnt`` says which sessions its weights come from."""
 
     weights: Weights
     history: list[Epoch]
+    learnt: Literal["training", "development"]
 
 
 Validate = Callable[[Weights], Mapping[str, float]]
@@ -106,12 +107,13 @@ def fit(
     identity = fingerprint(model, settings, items, training, development)
     run = _Run(identity, items, model, settings, checkpoint, logs, report)
     if validate is None:
-        return Fitted(run.learn("final", development, settings.epochs).weights, run.history)
+        return Fitted(run.learn("final", development, settings.epochs).weights, run.history, "development")
     if run.phase == "search":
         run.learn("search", training, settings.epochs, validate)
     if not settings.refit:
-        return Fitted(run.best_weights, run.history)
-    return Fitted(run.learn("final", development, best_epoch(run.history).number).weights, run.history)
+        return Fitted(run.best_weights, run.history, "training")
+    epochs = best_epoch(run.history).number
+    return Fitted(run.learn("final", development, epochs).weights, run.history, "development")
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:

@@ -12,11 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
-from recsys.bundle import Description, Model, load_model, save_model
+from recsys.bundle import Bundles, Description, Learnt, Model, load_model, save_model
 from recsys.cli.evaluate import evaluate as command
 from recsys.dataset import Dataset, Split, write_dataset
 from recsys.errors import BundleError, DatasetError, InputError, MissingInputError
 from recsys.evaluation.comparison import Comparison, compare
+from recsys.evaluation.item_knn import ItemKNN
 from recsys.evaluation.popularity import Popularity
 from recsys.evaluation.protocol import evaluate
 from recsys.evaluation.report import lead
@@ -61,7 +62,7 @@ def make_dataset(path: Path, with_test: bool = True) -> Dataset:
     )
 
 
-def make_model(path: Path, vocabulary: Vocabulary, dataset: str) -> Path:
+def make_model(path: Path, vocabulary: Vocabulary, dataset: str, learnt: Learnt = "development") -> Path:
     random = np.random.default_rng(0)
 
     def weights(*shape: int) -> NDArray[np.float32]:
@@ -72,7 +73,11 @@ def make_model(path: Path, vocabulary: Vocabulary, dataset: str) -> Path:
     values |= {"gru.0.kernel": weights(UNITS, 3 * UNITS), "gru.0.recurrent": weights(UNITS, 3 * UNITS)}
     values["gru.0.bias"] = weights(3 * UNITS)
     description = Description(
-        model=ModelSettings(units=UNITS), sessions=SessionSettings(), event_types=EVENT_TYPES, dataset=dataset
+        model=ModelSettings(units=UNITS),
+        sessions=SessionSettings(),
+        event_types=EVENT_TYPES,
+        dataset=dataset,
+        learnt=learnt,
     )
     save_model(path, Model(values, vocabulary, description))
     return path
@@ -174,9 +179,10 @@ def test_item_ids_cannot_break_the_page(tmp_path: Path, folder: Path) -> None:
 
 
 def test_validation_sessions_can_be_asked_for(folder: Path, tmp_path: Path) -> None:
-    result = run(folder / "run/model", folder / "dataset", "--split", "validation", "--out", tmp_path / "report")
-    assert result.exit_code == 0, result.exception
     data = Dataset.open(folder / "dataset")
+    model = make_model(tmp_path / "model", data.vocabulary, data.manifest.content_hash, "training")
+    result = run(model, folder / "dataset", "--split", "validation", "--out", tmp_path / "report")
+    assert result.exit_code == 0, result.exception
     figures = json.loads((tmp_path / "report/evaluation.json").read_text())
     assert figures["predictions"] == data.validation().events - len(data.validation())
     popularity = Popularity()
@@ -186,13 +192,28 @@ def test_validation_sessions_can_be_asked_for(folder: Path, tmp_path: Path) -> N
 
 
 def test_a_model_that_has_learnt_from_validation_is_not_validated(folder: Path, tmp_path: Path) -> None:
+    """Wherever its files have gone: what it learnt from is written in the model, not beside it."""
     data = Dataset.open(folder / "dataset")
-    model = make_model(tmp_path / "run/model", data.vocabulary, data.manifest.content_hash)
-    epoch = {"phase": "final", "number": 1, "loss": 5.0, "events_per_second": 9.0, "validation": {}}
-    (tmp_path / "run/history.json").write_text(json.dumps([epoch]))
-    result = run(model, folder / "dataset", "--split", "validation", "--out", tmp_path / "report")
-    assert isinstance(result.exception, InputError)
-    assert "learnt from the validation sessions" in str(result.exception)
+    model = make_model(tmp_path / "model", data.vocabulary, data.manifest.content_hash)
+    Bundles(tmp_path / "bundles").publish(model)
+    for place in (model, tmp_path / "bundles"):
+        result = run(place, folder / "dataset", "--split", "validation", "--out", tmp_path / "report")
+        assert isinstance(result.exception, InputError)
+        assert "learnt from the validation sessions" in str(result.exception)
+        assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize("learnt", ["training", "development"])
+def test_baselines_learn_from_what_the_model_learnt_from(folder: Path, tmp_path: Path, learnt: Learnt) -> None:
+    data = Dataset.open(folder / "dataset")
+    model = make_model(tmp_path / "model", data.vocabulary, data.manifest.content_hash, learnt)
+    result = run(model, folder / "dataset", "--out", tmp_path / "report")
+    assert result.exit_code == 0, result.exception
+    figures = json.loads((tmp_path / "report/evaluation.json").read_text())
+    neighbours = ItemKNN()
+    neighbours.fit({"training": data.training, "development": data.development}[learnt](), len(data.vocabulary))
+    found = {recommender["name"]: recommender["metrics"] for recommender in figures["recommenders"]}
+    assert found["item-kNN"] == evaluate(neighbours, data.test(), data.vocabulary.counts).as_dict()
 
 
 def test_a_model_with_other_items_is_refused(folder: Path, tmp_path: Path) -> None:

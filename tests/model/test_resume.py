@@ -79,5 +79,7 @@ def test_killed_and_resumed_is_as_unbroken(dataset: Path, tmp_path: Path) -> Non
     one, other = (load_file(run / "model" / WEIGHTS) for run in (unbroken, broken))
     assert one.keys() == other.keys()
     assert all((one[name] == other[name]).all() for name in one)
-    assert load_model(broken / "model").description.dataset == load_model(unbroken / "model").description.dataset
+    descriptions = [load_model(run / "model").description for run in (unbroken, broken)]
+    assert descriptions[0] == descriptions[1]
+    assert descriptions[0].learnt == "training", "with --no-refit"
     assert {path.name for path in broken.iterdir()} == {"model", "history.json", "logs"}

@@ -91,6 +91,7 @@ def test_early_stopping_and_refit() -> None:
     assert phases == [*(("search", n) for n in (1, 2, 3, 4)), ("final", 1), ("final", 2)]
     assert best_epoch(fitted.history).number == 2
     assert same(fitted.weights, validate.seen[1]), "the refit saw the same sessions in the same order"
+    assert fitted.learnt == "development"
 
 
 def test_without_refit_the_best_epoch_is_kept() -> None:
@@ -98,6 +99,7 @@ def test_without_refit_the_best_epoch_is_kept() -> None:
     fitted = fit(LOG, LOG, 60, SMALL, STOPPING.model_copy(update={"refit": False}), validate=validate)
     assert [epoch.number for epoch in fitted.history] == [1, 2, 3, 4]
     assert same(fitted.weights, validate.seen[1])
+    assert fitted.learnt == "training"
 
 
 class KilledError(Exception):
@@ -136,6 +138,10 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     fit(LOG, LOG, 60, SMALL, QUICK, checkpoint=checkpoint)
     with pytest.raises(SettingsError, match="other settings or another dataset"):
         fit(LOG, LOG, 60, SMALL, QUICK.model_copy(update={"momentum": 0.3}), checkpoint=checkpoint)
+
+
+def test_without_validation_all_sessions_are_learnt() -> None:
+    assert fit(LOG, LOG, 60, SMALL, QUICK.model_copy(update={"refit": False})).learnt == "development"
 
 
 def test_nothing_to_compare_with_is_refused() -> None:
