@@ -1,16 +1,20 @@
 # make demo                       the whole system on this machine, from clicks to live recommendations
 # make demo CLICKS=clicks.csv     the same with your own click log; COLUMN="user=visitor item=sku" names its columns
 # make demo KEEP=1                leave the services up until Ctrl-C
+# make demo TIME_UNIT=s           its times are epoch seconds (or us; milliseconds and RFC 3339 need no word)
 # make test                       lint, types and all tests
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check install clean
+.PHONY: help demo test check install clean
+
+help:
+	@sed -n 's/^# //p' $(firstword $(MAKEFILE_LIST)) | head -5
 
 demo: $(VENV)/.demo
-	@$(BIN)/recsys demo $(if $(CLICKS),--clicks "$(CLICKS)") $(foreach column,$(COLUMN),--column "$(column)") $(if $(KEEP),--keep)
+	@$(BIN)/recsys demo $(if $(CLICKS),--clicks "$(CLICKS)") $(foreach column,$(COLUMN),--column "$(column)") $(if $(TIME_UNIT),--time-unit $(TIME_UNIT)) $(if $(KEEP),--keep)
 
 test: $(VENV)/.test check
 	$(BIN)/python -m pytest -n 2 --dist loadfile

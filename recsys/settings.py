@@ -208,13 +208,28 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
     Raises:
         SettingsError: names the setting and what is wrong with its value.
     """
+    _refuse_strangers()
     try:
         return Settings(**(overrides or {}))
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise SettingsError(f"settings: {problems}") from None
+        raise SettingsError(f"settings: {'; '.join(_problem(item) for item in error.errors())}") from None
     except (SettingsSourceError, TOMLDecodeError, OSError) as error:
         raise SettingsError(f"settings: {_file()}: {error}") from None
+
+
+def _problem(item: Any) -> str:
+    words = "no such setting" if item["type"] == "extra_forbidden" else item["msg"]
+    return f"{'.'.join(map(str, item['loc']))}: {words}"
+
+
+def _refuse_strangers() -> None:
+    """A variable or a file that is misspelt would otherwise do nothing, in silence."""
+    for variable in os.environ:
+        section = variable.removeprefix("RECSYS_").partition("__")[0].lower()
+        if variable.startswith("RECSYS_") and section not in {*Settings.model_fields, "settings"}:
+            raise SettingsError(f"settings: {variable}: there is no section or setting '{section}'")
+    if "RECSYS_SETTINGS" in os.environ and not _file().is_file():
+        raise SettingsError(f"settings: RECSYS_SETTINGS: {_file()}: no such file")
 
 
 def _file() -> Path:

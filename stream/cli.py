@@ -30,6 +30,8 @@ def worker(settings: Settings) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     for name in ("recsys", "stream"):
         logging.getLogger(name).setLevel(logging.INFO)
+    logging.getLogger("stream.transport").setLevel(logging.WARNING)  # Faust tells each start and stop there
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # hundreds of lines a second while the broker is away
 
     import uvloop
 

@@ -43,6 +43,9 @@ class WorkerMetrics:
         )
         self._offset = Gauge("last_offset", "Offset of the newest click dealt with.", ["partition"], **options)
         self._ready = Gauge("ready", "1 while broker and store answer.", **options)
+        self._assigned = Gauge(
+            "partitions_assigned", "Partitions of the click topic that this worker reads.", **options
+        )
         self._model = Info("model", "The model that serves.", **options)
 
     def serve(self, settings: WorkerSettings) -> int:
@@ -81,6 +84,10 @@ class WorkerMetrics:
     def retried(self) -> None:
         """Count a micro-batch that must be tried again."""
         self._retries.inc()
+
+    def assigned(self, partitions: int) -> None:
+        """Say how many partitions are this worker's."""
+        self._assigned.set(partitions)
 
     def ready(self, value: bool) -> None:
         """Say whether the worker can work."""

@@ -190,7 +190,7 @@ class Processor:
 def _why(placed: Placed, event: ClickEvent) -> str:
     if placed is Placed.UNKNOWN_ITEM:
         return f"item_id: {event.item_id!r} is not in the model's vocabulary; its time counts for the session"
-    return f"timestamp: {event.timestamp} is before what the user's state can mend"
+    return f"timestamp: {event.timestamp} came after its session had ended, or had grown too long to be computed anew"
 
 
 class _Stopwatch:

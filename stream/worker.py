@@ -126,6 +126,12 @@ def build_app(
         except (KafkaError, ProducerSendError, TimeoutError) as error:
             raise UnavailableError(f"the broker does not take dead letters: {error or type(error).__name__}") from error
 
+    @app.on_partitions_assigned.connect  # type: ignore[untyped-decorator]
+    async def assigned(_: Any, assigned: Any, **__: Any) -> None:
+        mine = sorted(each.partition for each in assigned if each.topic == kafka.topic)
+        metrics.assigned(len(mine))
+        console.print(f"worker: reading partitions {mine} of {kafka.topic}", markup=False, soft_wrap=True)
+
     processor = Processor(model, store, worker, send_dead_letters)
 
     @app.agent(clicks, concurrency=1)  # type: ignore[untyped-decorator]  # more would lose the order by key

@@ -121,7 +121,11 @@ def test_flags_go_before_environment_before_file_before_defaults(tmp_path: Path)
     [
         ({"RECSYS_TRAINING__EPOCHS": "many"}, "training.epochs"),
         ({"RECSYS_TRAINING__EPOCHS": "0"}, "training.epochs"),
-        ({"RECSYS_WORKER__NO_SUCH": "1"}, "worker.no_such"),
+        ({"RECSYS_WORKER__NO_SUCH": "1"}, "worker.no_such: no such setting"),
+        ({"RECSYS_WORKR__BATCH_SIZE": "1"}, "RECSYS_WORKR__BATCH_SIZE"),
+        ({"RECSYS_SETTINGS": "/no/such/file.toml"}, "/no/such/file.toml: no such file"),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "broker:port"}, "kafka.bootstrap_servers"),
+        ({"REDIS_URL": "http://127.0.0.1"}, "redis.url"),
     ],
 )
 def test_a_setting_that_cannot_work_is_named(environment: dict[str, str], words: str) -> None:
@@ -136,6 +140,13 @@ def test_a_settings_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
     done = recsys("settings", RECSYS_SETTINGS=str(tmp_path / "broken.toml"))
     assert done.returncode == 78
     assert "broken.toml" in done.stderr
+
+
+def test_a_password_is_not_shown() -> None:
+    done = recsys("settings", REDIS_URL="redis://shop:secret@127.0.0.1:6379/0")
+    assert done.returncode == 0
+    assert "shop:***@" in done.stdout.replace("\n", "")
+    assert "secret" not in done.stdout
 
 
 def test_a_wrong_command_line_ends_with_2() -> None:

@@ -27,11 +27,14 @@ class ClickProducer:
         self._max_pending = max_pending
         self._pending = 0
         self._producer: AIOKafkaProducer | None = None
+        self._failed = False
 
     @property
-    def connected(self) -> bool:
-        """Whether the broker has been reached since the start."""
-        return self._producer is not None
+    def health(self) -> str:
+        """``ok``, or what is wrong: the broker was not reached yet, or did not take the last events."""
+        if self._producer is None:
+            return "not reached yet"
+        return "did not take the last events" if self._failed else "ok"
 
     async def connect(self) -> None:
         """Reach the broker, trying again until it is there; afterwards the producer mends its own connections."""
@@ -73,7 +76,9 @@ class ClickProducer:
                 await asyncio.wait(acknowledgements)
             for acknowledgement in acknowledgements:
                 acknowledgement.result()
+            self._failed = False
         except (KafkaError, OSError, TimeoutError) as error:
+            self._failed = True
             reason = str(error) or type(error).__name__
             raise UnavailableError(
                 f"the broker at {self._settings.bootstrap_servers} did not answer: {reason}"

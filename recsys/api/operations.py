@@ -25,7 +25,7 @@ async def live() -> Response:
 async def ready(request: Request) -> Response:
     """200 with a model and the store; 503 says what is wrong. Without the broker, lookups are served all the same."""
     services = services_of(request)
-    checks = {"model": "ok", "store": "ok", "broker": "ok" if services.producer.connected else "not reached yet"}
+    checks = {"model": "ok", "store": "ok", "broker": services.producer.health}
     try:
         await services.store.ping()
     except UnavailableError as error:

@@ -7,14 +7,12 @@ from pathlib import Path
 import click
 
 from recsys.cli.options import with_settings
-from recsys.console import output
+from recsys.console import console, output
 from recsys.settings import Settings
-
-DIRECTORY = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
 @click.command()
-@click.argument("model", type=DIRECTORY)
+@click.argument("model", type=click.Path(path_type=Path))
 @click.option("--evaluation", type=click.Path(path_type=Path, exists=True), help="evaluation.json to publish with it.")
 @with_settings("bundles")
 def publish(model: Path, evaluation: Path | None, settings: Settings) -> None:
@@ -29,6 +27,7 @@ def publish(model: Path, evaluation: Path | None, settings: Settings) -> None:
     from recsys.bundle import Bundles
 
     output.print(Bundles(settings.bundles).publish(model, evaluation))
+    console.print(f"published in {settings.bundles}, and current from now on", soft_wrap=True)
 
 
 @click.command()
@@ -46,3 +45,4 @@ def rollback(version: str | None, settings: Settings) -> None:
     from recsys.bundle import Bundles
 
     output.print(Bundles(settings.bundles).rollback(version))
+    console.print(f"current in {settings.bundles} from now on", soft_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import click
 from pydantic import BaseModel
@@ -33,7 +33,10 @@ def show_settings(markdown: bool) -> None:
     if markdown:
         click.echo(table_of_defaults())
         return
-    table = Table("setting", "value", "what it is", highlight=True)
+    table = Table(highlight=True)
+    table.add_column("setting", no_wrap=True)
+    table.add_column("value", overflow="fold")
+    table.add_column("what it is")
     for (name, field, value), (_, _, default) in zip(
         _values(load_settings()), _values(Settings.model_construct()), strict=True
     ):
@@ -49,10 +52,15 @@ def table_of_defaults() -> str:
 
     lines = ["| setting | default | what it is |", "|---|---|---|"]
     lines += [
-        f"| `{name}` | `{str(value) or ' '}` | {field.description} |"
+        f"| `{name}` | `{str(value) or ' '}` | {field.description}{_choices(field)} |"
         for name, field, value in _values(Settings.model_construct())
     ]
     return "\n".join(lines)
+
+
+def _choices(field: FieldInfo) -> str:
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    return f" ({' or '.join(choices)})" if choices else ""
 
 
 def _values(settings: BaseModel, prefix: str = "") -> Iterator[tuple[str, FieldInfo, Any]]:

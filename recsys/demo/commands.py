@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +49,12 @@ class Commands:
             RecsysError: it ended with another code than 0.
         """
         return self._finish(arguments, subprocess.PIPE)
+
+    def export(self, variables: Mapping[str, str]) -> None:
+        """Set environment variables for the commands to come."""
+        self.environment.update(variables)
+        for name, value in variables.items():
+            console.print(f"[bold]$ export {name}={value}[/]", soft_wrap=True)
 
     def _finish(self, arguments: Sequence[str], stdout: int | None) -> str:
         self._show(arguments)

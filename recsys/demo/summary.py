@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import urllib.parse
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +36,13 @@ def print_summary(directory: Path, live: list[Live], url: str, seconds: float) -
     address = f"{url}/v1/recommendations?{urllib.parse.urlencode({'user_id': user, 'limit': 5})}"
     answer = json.loads(get_text(address))
     items = ", ".join(item["item_id"] for item in answer["items"])
-    output.print(f"\n[bold]Try it:[/] curl {shlex.quote(address)}", soft_wrap=True)
-    output.print(f"  answers from source [bold]{answer['source']}[/]: {items}", soft_wrap=True)
-    output.print(f"[bold]API:[/] {url}/docs   [bold]Report:[/] {directory / 'report' / 'report.html'}", soft_wrap=True)
-    output.print(f"Done in {seconds:.0f} s.")
+    words = [
+        f"\nTry it: curl {shlex.quote(address)}",
+        f"  answers from source {answer['source']}: {items}",
+        f"API: {url}/docs   Report: {directory / 'report' / 'report.html'}",
+        f"Done in {seconds:.0f} s.",
+    ]
+    output.print("\n".join(words), markup=False, soft_wrap=True)
 
 
 def _batch_table(directory: Path) -> Table:
@@ -47,11 +51,10 @@ def _batch_table(directory: Path) -> Table:
     epochs = json.loads((directory / "run" / "history.json").read_bytes())
     figures = json.loads((directory / "report" / "evaluation.json").read_bytes())
     built = ", ".join(f"{size['sessions']:,} {split}" for split, size in manifest["sizes"].items())
-    output.print(f"[bold]Sessions built:[/] {built}   [bold]Epochs:[/] {len(epochs)}", soft_wrap=True)
-    table = Table(
-        "recommender",
-        title=f"next click among {figures['items']:,} items",
-    )
+    phases = Counter(epoch["phase"] for epoch in epochs)
+    learnt = f"{phases['search']} to find the best number, {phases['final']} on all sessions before the test"
+    output.print(f"Sessions built: {built}\nEpochs: {learnt}", markup=False, soft_wrap=True)
+    table = Table("recommender", title=f"next click among {figures['items']:,} items")
     table.add_column("Recall@20", justify="right")
     table.add_column("MRR@20", justify="right")
     for recommender in figures["recommenders"]:

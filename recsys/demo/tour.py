@@ -26,12 +26,13 @@ class Plan:
     """What the demo shall do.
 
     ``clicks`` is the user's own log, None to generate a day of clicks; ``columns`` are its ``FIELD=COLUMN`` options.
-    ``rush`` is the pace of the second replay, in clicks a second.
+    ``time_unit`` is that of its numeric times. ``rush`` is the pace of the second replay, in clicks a second.
     """
 
     directory: Path
     clicks: str | None = None
     columns: Sequence[str] = ()
+    time_unit: str = "ms"
     events: int = 200_000
     rush: int = 300
     keep: bool = False
@@ -44,6 +45,8 @@ class Tour:
         self.plan = plan
         self.commands = Commands(plan.directory)
         self._columns = [part for column in plan.columns for part in ("--column", column)]
+        if plan.time_unit != "ms":
+            self._columns += ["--time-unit", plan.time_unit]
 
     def run(self) -> None:
         """Do it all; return when everything that was started has stopped.
@@ -64,6 +67,8 @@ class Tour:
             if self.plan.keep:
                 console.print("\nThe services stay up until Ctrl-C.")
                 _wait_for_ctrl_c(running)
+            else:
+                console.print("\nThe services stop now; to try them, keep them: make demo KEEP=1")
 
     def _path(self, name: str) -> str:
         return str(self.plan.directory / name)
@@ -92,7 +97,7 @@ class Tour:
         servers = services.enter_context(self.commands.service("services"))
         names = ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL")
         addresses = servers.wait_for_line(*(f"export {name}=" for name in names))
-        self.commands.environment.update(zip(names, addresses, strict=True))
+        self.commands.export(dict(zip(names, addresses, strict=True)))
         worker = services.enter_context(self.commands.service("worker", *bundles, "--metrics-port", "0"))
         api = services.enter_context(self.commands.service("api", *bundles, "--port", "0"))
         metrics = worker.wait_for_line("worker: metrics on ")[0]

@@ -40,7 +40,7 @@ class Topic:
 
 @pytest.fixture(scope="module")
 def topic(api: Api) -> Iterator[Topic]:
-    eventually(lambda: api.services.producer.connected)
+    eventually(lambda: api.services.producer.health == "ok")
     assert api.client.post("/v1/events", json={"user_id": "warm", "item_id": "up"}).status_code == 202
     topic = Topic(api)
     topic.read(1)
@@ -146,7 +146,7 @@ def test_a_broker_lost_while_running_costs_a_bounded_wait(bundles: Path, store_u
     with ExitStack() as broker:
         address = broker.enter_context(embedded_broker())
         with running_api(bundles, store_url, address) as api:
-            eventually(lambda: api.services.producer.connected)
+            eventually(lambda: api.services.producer.health == "ok")
             assert post(api, {"user_id": "u", "item_id": "i"}).status_code == 202
             broker.close()
             start = time.monotonic()
@@ -157,6 +157,6 @@ def test_a_broker_lost_while_running_costs_a_bounded_wait(bundles: Path, store_u
 
 def test_events_that_wait_for_the_broker_are_bounded(bundles: Path, store_url: str, broker: str) -> None:
     with running_api(bundles, store_url, broker, max_pending_events=2) as api:
-        eventually(lambda: api.services.producer.connected)
+        eventually(lambda: api.services.producer.health == "ok")
         assert post(api, [{"user_id": "u", "item_id": "i"}] * 3).status_code == 503
         assert post(api, [{"user_id": "u", "item_id": "i"}] * 2).status_code == 202

@@ -32,7 +32,7 @@ def store_on(port: int) -> Iterator[ValkeyServer]:
 
 
 def test_health(api: Api) -> None:
-    eventually(lambda: api.services.producer.connected)
+    eventually(lambda: api.services.producer.health == "ok")
     assert api.get("/health/live") == {"status": "live"}
     version = api.services.model.served.version
     ready = {"status": "ready", "model_version": version, "checks": {"model": "ok", "store": "ok", "broker": "ok"}}
