@@ -36,7 +36,7 @@ class Block:
 
 @dataclass(frozen=True, order=True)
 class Refused:
-    """A record that gave no event: its line (or row, from 1), a stable word for counting, words for people, its text."""
+    """A record that gave no event: its line (or row) from 1, a stable word for counting, words for people, its text."""
 
     line: int
     reason: str

@@ -1,7 +1,8 @@
 """CSV and its kin: quoted, compressed, damaged.
 
-Blocks of well-formed lines go to Arrow's reader. Lines it could take in two ways (odd quotes, stray carriage returns)
-are read one by one by the standard library, so one bad line costs that line and nothing else.
+Records that can be read in one way only go to Arrow's reader together. All others (quotes that stand elsewhere than
+around a field, carriage returns inside) are read one by one by the standard library, so what becomes of a line depends
+on no other line, and a bad one costs itself and nothing else.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from recsys.logs.parsed import Bad, Parsed, fields_from
 from recsys.logs.records import Joiner, Records, each_line
 
 _QUOTE = 0x22
+_RETURN = 0x0D
 _DELIMITERS = ",\t;|"
 
 
@@ -56,7 +58,7 @@ def parse(records: Records, columns: Mapping[str, str], header: Sequence[str], d
     bad = [*_too_large(records), *_not_utf8(records)]
     certain = np.ones(len(records), np.bool_)
     certain[[item.record for item in bad]] = False
-    odd = _odd_quotes(records) & certain
+    odd = (_odd_quotes(records, delimiter) | _inner_returns(records)) & certain
     certain &= ~odd
     rows, tables = np.flatnonzero(certain), []
     if table := _read_block(records, rows, positions, len(header), delimiter):
@@ -110,8 +112,7 @@ def _read_block(
         return None
     if table.num_rows + len(wrong_width) != len(rows):
         return None
-    columns = {field: table[names[position]].combine_chunks() for field, position in positions.items()}
-    return {field: _one_array(column) for field, column in columns.items()}, wrong_width
+    return {field: table[names[position]].combine_chunks() for field, position in positions.items()}, wrong_width
 
 
 def _read_singly(
@@ -122,7 +123,9 @@ def _read_singly(
     for row in rows.tolist():
         fields = _fields(records[row].decode(), delimiter)
         if fields is None:
-            bad.append(Bad(row, "bad_quotes", "a quoted field does not close, or goes on after its quote"))
+            bad.append(
+                Bad(row, "bad_quotes", "a quoted field does not close or goes on, or a line breaks outside quotes")
+            )
         elif len(fields) != width:
             bad.append(Bad(row, "wrong_fields", f"has {len(fields)} fields, the header has {width}"))
         else:
@@ -161,17 +164,47 @@ def _not_utf8(records: Records) -> list[Bad]:
         except UnicodeDecodeError as error:
             record = int(np.searchsorted(records.starts, start + error.start, side="right")) - 1
             if records.ends[record] - records.starts[record] <= MAX_EVENT_BYTES:
-                bad.append(Bad(record, "not_utf8", f"byte {error.start} is not UTF-8: {error.reason}"))
+                place = start + error.start - int(records.starts[record]) + 1
+                bad.append(Bad(record, "not_utf8", f"byte {place} is not UTF-8: {error.reason}"))
             start = int(records.ends[record]) + 1
         else:
             return bad
 
 
-def _odd_quotes(records: Records) -> NDArray[np.bool_]:
-    quotes = np.flatnonzero(np.frombuffer(records.data, np.uint8) == _QUOTE)
+def _odd_quotes(records: Records, delimiter: str) -> NDArray[np.bool_]:
+    """Where quotes are not just those around whole fields and doubled ones between them.
+
+    In a record that is well formed the first quote opens a field, the second closes it or is the first of a doubled
+    one, and so on by turns.
+    """
+    data = np.frombuffer(records.data, np.uint8)
+    quotes = np.flatnonzero(data == _QUOTE)
     owners = np.searchsorted(records.starts, quotes, side="right") - 1
-    odd: NDArray[np.bool_] = np.bincount(owners, minlength=len(records)) % 2 == 1
+    counts = np.bincount(owners, minlength=len(records))
+    starts, ends = records.starts[owners], _text_ends(records)[owners]
+    before, after = data[np.maximum(quotes - 1, 0)], data[np.minimum(quotes + 1, len(data) - 1)]
+    turn = np.arange(len(quotes)) - (np.cumsum(counts) - counts)[owners]
+    opens = (quotes == starts) | (before == ord(delimiter)) | ((before == _QUOTE) & (turn > 0))
+    closes = (quotes + 1 == ends) | (after == ord(delimiter)) | (after == _QUOTE)
+    odd: NDArray[np.bool_] = counts % 2 == 1
+    odd[owners[~np.where(turn % 2 == 0, opens, closes)]] = True
     return odd
+
+
+def _inner_returns(records: Records) -> NDArray[np.bool_]:
+    """Where a carriage return stands before the end of a record."""
+    returns = np.flatnonzero(np.frombuffer(records.data, np.uint8) == _RETURN)
+    owners = np.searchsorted(records.starts, returns, side="right") - 1
+    inner = np.zeros(len(records), np.bool_)
+    inner[owners[returns < _text_ends(records)[owners]]] = True
+    return inner
+
+
+def _text_ends(records: Records) -> NDArray[np.int64]:
+    """Where each record ends without the carriage return of its line end."""
+    last = np.frombuffer(records.data, np.uint8)[np.maximum(records.ends - 1, records.starts)]
+    ends: NDArray[np.int64] = records.ends - (last == _RETURN)
+    return ends
 
 
 def _join_quoted(
@@ -206,7 +239,3 @@ def _join_quoted(
             i += 1
     first, _ = each_line(data, starts, ends, final)
     return first[begins & (first < complete)], complete
-
-
-def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.LargeStringArray:
-    return column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
