@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from recsys.errors import SettingsError
@@ -15,7 +14,7 @@ from recsys.model.batches import Batches
 from recsys.model.gradients import compiled_gradients
 from recsys.model.network import Weights, layers, output_table
 from recsys.model.optimizer import AdagradMomentum
-from recsys.model.sampling import NegativeSampler
+from recsys.model.sampling import Negatives
 from recsys.settings import TrainingSettings
 
 
@@ -33,12 +32,7 @@ class Learner:
         self._clicks, self._lanes = batches.inputs.shape[1:]
         if self._lanes == 1 and settings.samples == 0:
             raise SettingsError("batch_size 1 with samples 0 leaves nothing to compare the next click with")
-        items = len(weights["bias"])
-        targets = np.bincount(batches.targets[batches.valid], minlength=items)
-        seen = targets + np.bincount(batches.inputs[batches.valid & batches.resets], minlength=items)
-        self._sampler = NegativeSampler(seen, settings.alpha)
-        self._sampled = tf.constant(settings.samples * self._sampler.probability, tf.float32)
-        self._shared = tf.constant(targets / max(targets.sum(), 1), tf.float32)
+        self._negatives = Negatives(batches, len(weights["bias"]), settings)
         self._variables = {name: tf.Variable(weight, name=name) for name, weight in weights.items()}
         self._optimizer = AdagradMomentum(self._variables, settings.learning_rate, settings.momentum)
         width = layers(weights) * weights["embedding"].shape[1]
@@ -76,12 +70,10 @@ class Learner:
 
     def _learn(self, inputs: Any, targets: Any, resets: Any, valid: Any, number: Any) -> None:
         seeds = tf.random.split(tf.stack([self._settings.seed, number]), 2)
-        sampled = self._sampler.draw(self._settings.samples, seeds[0])
         inputs, targets = tf.reshape(inputs, [-1]), tf.reshape(targets, [-1])
-        candidates = tf.concat([targets, sampled], 0)
+        candidates = self._negatives.candidates(targets, seeds[0])
         noise = tf.random.stateless_uniform(self._noise, seeds[1], alg="philox")
-        rivals = tf.reduce_sum(tf.cast(valid, tf.float32)) * (1 - 1 / self._lanes)
-        expected = rivals * tf.gather(self._shared, candidates) + tf.gather(self._sampled, candidates)
+        expected = self._negatives.expected_counts(candidates, valid)
         log_expected = self._settings.logq * tf.math.log(tf.maximum(expected, 1e-30))
         output = output_table(self._variables)
         gru = {name: tf.convert_to_tensor(self._variables[name]) for name in self._variables if name.startswith("gru.")}
