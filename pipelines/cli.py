@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from recsys.cli.options import MOMENT, with_settings
-from recsys.errors import RecsysError
 from recsys.settings import Settings
 
 if TYPE_CHECKING:
     from recsys.dataset import Manifest
-
-DAY_MS = 86_400_000
 
 
 @click.command()
@@ -73,7 +70,7 @@ def sessions(
 
     logging.getLogger().setLevel(logging.CRITICAL)  # Beam warns of absent cloud packages, and logs what it raises
 
-    from pipelines.boundaries import Boundaries
+    from pipelines.boundaries import DAY_MS, Boundaries
     from pipelines.build import Request, build_dataset
     from recsys.columns import Clock
     from recsys.logs.sources import parse_mapping
@@ -101,10 +98,7 @@ def sessions(
         beam_flags=[flag for flag in inputs if flag.startswith("--")],
     )
     began = time.monotonic()
-    try:
-        manifest = build_dataset(request)
-    except OSError as error:
-        raise RecsysError(f"cannot read or write: {error}") from error
+    manifest = build_dataset(request)
     _show(manifest, out, time.monotonic() - began)
 
 
@@ -135,9 +129,7 @@ def _show(manifest: Manifest, out: Path, seconds: float) -> None:
     output.print(fates, splits)
     for name, boundary in (("validation", manifest.split.validation_from), ("test", manifest.split.test_from)):
         if boundary is not None and not manifest.sizes[name].sessions:
-            output.print(
-                f"[bold yellow]warning:[/] no {name} session begins where that split was asked for", markup=True
-            )
+            output.print(f"warning: no {name} session begins where that split was asked for", style="yellow")
     rejected = sum(counts.rejected.values())
     output.print(f"{out}: {counts.read:,} clicks in {seconds:.1f} s ({counts.read / seconds:,.0f} clicks/s)")
     if rejected:

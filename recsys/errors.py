@@ -10,11 +10,14 @@
     ├── MissingInputError      66   a file or directory that is not there, or has nothing in it
     ├── UnavailableError       69   the broker or the store cannot be reached
     └── SettingsError          78   a setting has a value that cannot work
+    OSError                    74   the system cannot read or write a file
 
 The codes are those of BSD's ``sysexits.h``; 2 is a wrong command line and 130 is Ctrl-C.
 """
 
 from __future__ import annotations
+
+IO_ERROR = 74
 
 
 class RecsysError(Exception):

@@ -130,7 +130,7 @@ def build_app(
     async def assigned(_: Any, assigned: Any, **__: Any) -> None:
         mine = sorted(each.partition for each in assigned if each.topic == kafka.topic)
         metrics.assigned(len(mine))
-        console.print(f"worker: reading partitions {mine} of {kafka.topic}", markup=False, soft_wrap=True)
+        console.print(f"worker: reading partitions {mine} of {kafka.topic}", soft_wrap=True)
 
     processor = Processor(model, store, worker, send_dead_letters)
 

@@ -181,6 +181,35 @@ def test_recommend_names_the_line_it_cannot_read(bundles: Path, line: str) -> No
     assert "Traceback" not in done.stderr
 
 
+def test_brackets_in_names_are_no_markup(tmp_path: Path) -> None:
+    done = recsys("sessions", f"{tmp_path}/none[/day].csv", "--out", str(tmp_path / "dataset"))
+    assert done.returncode == 66
+    assert "none[/day].csv: no such file" in done.stderr
+    (tmp_path / "clicks.csv").write_text("[user],[b]item,when\n1,2,3\n")
+    done = recsys("sessions", str(tmp_path / "clicks.csv"), "--out", str(tmp_path / "dataset"))
+    assert done.returncode == 65
+    assert "[user], [b]item, when" in done.stderr
+    done = recsys("settings", RECSYS_BUNDLES="[red]x", COLUMNS="200")
+    assert "[red]x (default bundles)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("generate", "--events", "10", "--out", "file/clicks.csv"),
+        ("sessions", "clicks.csv", "--out", "file/dataset"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_named(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "clicks.csv").write_text("user_id,item_id,timestamp\nu,i,5\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "recsys", *command], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (74, False)
+    assert "cannot read or write: File exists: file" in done.stderr
+
+
 def test_publish_and_rollback_print_the_version_that_serves(tmp_path: Path) -> None:
     first = publish(tmp_path / "bundles", random_model())
     done = recsys("publish", str(tmp_path / "bundles-model"), "--bundles", str(tmp_path / "bundles"))

@@ -60,9 +60,9 @@ def serve(settings: Settings) -> None:
     )
     url = _url(listener)
     console.print(f"model {model.served.version}, {len(model.served.vocabulary)} items", soft_wrap=True)
-    console.print(f"api: listening on {url}", markup=False, soft_wrap=True)
-    console.print(f"try {url}/v1/popular?limit=5", markup=False, soft_wrap=True)
-    console.print(f"read {url}/docs", markup=False, soft_wrap=True)
+    console.print(f"api: listening on {url}", soft_wrap=True)
+    console.print(f"try {url}/v1/popular?limit=5", soft_wrap=True)
+    console.print(f"read {url}/docs", soft_wrap=True)
     with listener:
         uvloop.run(_Server(config).serve(sockets=[listener]))
     console.print("stopped")

@@ -11,9 +11,10 @@ from importlib.metadata import EntryPoint, entry_points
 from importlib.metadata import version as installed_version
 
 import click
+from rich.text import Text
 
 from recsys.console import console
-from recsys.errors import RecsysError
+from recsys.errors import IO_ERROR, RecsysError
 
 GROUP = "recsys.commands"
 # The order of work.
@@ -58,17 +59,24 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except RecsysError as error:
-        console.print(f"[bold red]error:[/] {error}", markup=True, soft_wrap=True)
+        _say(str(error))
         sys.exit(error.exit_code)
+    except OSError as error:
+        place = f": {error.filename}" if error.filename is not None else ""
+        _say(f"cannot read or write: {error.strerror or error}{place}")
+        sys.exit(IO_ERROR)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in {"recsys", "pipelines", "stream"}:
             raise
-        console.print(
-            f"[bold red]error:[/] this command needs the package '{error.name}': install recsys with the extra that "
-            "brings it (pipelines, train, stream, api or all)",
-            soft_wrap=True,
+        _say(
+            f"this command needs the package '{error.name}': install recsys with the extra that brings it (pipelines, "
+            "train, stream, api or all)"
         )
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         console.print("stopped")
         sys.exit(130)
+
+
+def _say(error: str) -> None:
+    console.print(Text.assemble(("error:", "bold red"), " ", error), soft_wrap=True)

@@ -69,6 +69,7 @@ def evaluate(model: Path, dataset: Path, out: Path, split: str, process: Path | 
 def table(comparison: Comparison) -> Any:
     """Recall@20 and MRR@20 with the half widths of their 95% intervals, and coverage, of everyone."""
     from rich.table import Table
+    from rich.text import Text
 
     from recsys.evaluation.comparison import MRR, RECALL
 
@@ -80,7 +81,7 @@ def table(comparison: Comparison) -> Any:
         cells = []
         for metric in (RECALL, MRR):
             low, high = result.intervals[metric]
-            cells.append(f"{result.as_dict()[metric]:.4f} [dim]± {(high - low) / 2:.4f}[/]")
+            cells.append(Text.assemble(f"{result.as_dict()[metric]:.4f} ", (f"± {(high - low) / 2:.4f}", "dim")))
         style = "bold" if result is comparison.model else "green" if result is comparison.bound else ""
         columns.add_row(result.name, *cells, f"{result.coverage:.1%}", style=style)
     return columns

@@ -58,4 +58,4 @@ def generate(out: Path, **values: Any) -> None:
     with progress() as display:
         task = display.add_task("generating clicks", total=parameters.events, note="")
         sidecar = write(parameters, out, lambda rows: display.advance(task, rows))
-    console.print(f"[bold]{parameters.events:,}[/] rows in {out}, the process in {sidecar}")
+    console.print(f"{parameters.events:,} rows in {out}, the process in {sidecar}")

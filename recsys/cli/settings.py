@@ -26,6 +26,7 @@ def show_settings(markdown: bool) -> None:
     names), the file before the defaults.
     """
     from rich.table import Table
+    from rich.text import Text
 
     from recsys.console import output
     from recsys.settings import Settings, load_settings
@@ -40,9 +41,8 @@ def show_settings(markdown: bool) -> None:
     for (name, field, value), (_, _, default) in zip(
         _values(load_settings()), _values(Settings.model_construct()), strict=True
     ):
-        table.add_row(
-            name, str(value) if value == default else f"[bold]{value}[/] (default {default})", field.description
-        )
+        shown = str(value) if value == default else Text.assemble((str(value), "bold"), f" (default {default})")
+        table.add_row(name, shown, field.description)
     output.print(table)
 
 

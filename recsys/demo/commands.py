@@ -54,7 +54,7 @@ class Commands:
         """Set environment variables for the commands to come."""
         self.environment.update(variables)
         for name, value in variables.items():
-            console.print(f"[bold]$ export {name}={value}[/]", soft_wrap=True)
+            console.print(f"$ export {name}={value}", style="bold", soft_wrap=True)
 
     def _finish(self, arguments: Sequence[str], stdout: int | None) -> str:
         self._show(arguments)
@@ -85,7 +85,7 @@ class Commands:
             _stop(process)
 
     def _show(self, arguments: Sequence[str], ending: str = "") -> None:
-        console.print(f"\n[bold]$ recsys {shlex.join(arguments)}{ending}[/]", soft_wrap=True)
+        console.print(f"\n$ recsys {shlex.join(arguments)}{ending}", style="bold", soft_wrap=True)
 
 
 _RECSYS = (sys.executable, "-m", "recsys")

@@ -42,7 +42,7 @@ def print_summary(directory: Path, live: list[Live], url: str, seconds: float) -
         f"API: {url}/docs   Report: {directory / 'report' / 'report.html'}",
         f"Done in {seconds:.0f} s.",
     ]
-    output.print("\n".join(words), markup=False, soft_wrap=True)
+    output.print("\n".join(words), soft_wrap=True)
 
 
 def _batch_table(directory: Path) -> Table:
@@ -53,7 +53,7 @@ def _batch_table(directory: Path) -> Table:
     built = ", ".join(f"{size['sessions']:,} {split}" for split, size in manifest["sizes"].items())
     phases = Counter(epoch["phase"] for epoch in epochs)
     learnt = f"{phases['search']} to find the best number, {phases['final']} on all sessions before the test"
-    output.print(f"Sessions built: {built}\nEpochs: {learnt}", markup=False, soft_wrap=True)
+    output.print(f"Sessions built: {built}\nEpochs: {learnt}", soft_wrap=True)
     table = Table("recommender", title=f"next click among {figures['items']:,} items")
     table.add_column("Recall@20", justify="right")
     table.add_column("MRR@20", justify="right")

@@ -341,7 +341,7 @@ def test_a_column_that_cannot_be_the_event_type_is_refused(run: Run, tmp_path: P
 def test_a_place_that_cannot_be_written_is_named(run: Run, log: Log, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     outcome = run(log(), out=tmp_path / "file" / "dataset")
-    assert outcome.code == 1
+    assert outcome.code == 74
     assert str(tmp_path / "file") in outcome.stderr
     assert "Traceback" not in outcome.stderr
 
