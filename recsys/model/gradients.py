@@ -62,13 +62,13 @@ def window_gradients(
         clicks, lanes = valid.shape
         pairs = clicks * lanes
         embedded = tf.reshape(entering, [clicks, lanes, -1])
-        embedded = _dropout(embedded, settings.embedding_dropout, noise[0])
+        embedded = dropout(embedded, settings.embedding_dropout, noise[0])
         handed, states = forward(
             gru,
             embedded,
             resets,
             hidden,
-            lambda states, layer: _dropout(states, settings.hidden_dropout, noise[1 + layer]),
+            lambda states, layer: dropout(states, settings.hidden_dropout, noise[1 + layer]),
         )
         top = tf.reshape(handed, [pairs, -1])
         positive = tf.reduce_sum(top * scoring[:pairs], axis=1) + bias[:pairs]
@@ -99,6 +99,6 @@ def no_negatives(candidates: Any, valid: Any) -> Any:
     return hits | tf.pad(own, [[0, 0], [0, candidates.shape[0] - pairs]])
 
 
-def _dropout(values: Any, rate: float, noise: Any) -> Any:
+def dropout(values: Any, rate: float, noise: Any) -> Any:
     """Inverted dropout, by noise uniform in [0, 1)."""
     return tf.where(noise >= rate, values / (1 - rate), 0.0) if rate else values

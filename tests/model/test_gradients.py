@@ -1,14 +1,18 @@
-"""What counts as a negative, and that a window's gradient is right."""
+"""What counts as a negative, that a window's gradient is right, and where dropout acts."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from numpy.typing import NDArray
 
-from recsys.model.gradients import no_negatives, window_gradients
+from recsys.model.gradients import dropout, no_negatives, window_gradients
 from recsys.model.network import initial_weights
 from recsys.settings import ModelSettings, TrainingSettings
+
+CLICKS, LANES, UNITS, LAYERS = 3, 2, 4, 2
+Tensors = dict[str, NDArray[np.float64]]
 
 
 def test_no_negatives_by_hand() -> None:
@@ -23,35 +27,86 @@ def test_no_negatives_by_hand() -> None:
     np.testing.assert_array_equal(excluded[:3], expected)
 
 
+def random_tensors() -> Tensors:
+    """What a window's loss is differentiated by: gathered rows, and the weights of two layers."""
+    random = np.random.default_rng(1)
+    weights = initial_weights(5, ModelSettings(units=UNITS, layers=LAYERS), 1)
+    gru = {name: value.astype(np.float64) for name, value in weights.items() if name.startswith("gru.")}
+    shapes = {"entering": (CLICKS * LANES, UNITS), "scoring": (10, UNITS), "bias": (10,)}
+    return {name: random.normal(size=shape) for name, shape in shapes.items()} | gru
+
+
+def window(tensors: Tensors, noise: float = 0.0, **settings: Any) -> tuple[float, NDArray[np.float64], Tensors]:
+    """Mean loss, states after and gradients of three clicks, a session ending in between and a click missing."""
+    options = {"hidden_dropout": 0.0, "embedding_dropout": 0.0} | settings
+    constants = {name: tf.constant(value) for name, value in tensors.items()}
+    gru = {name: value for name, value in constants.items() if name.startswith("gru.")}
+    loss, states, by_rows, by_gru = window_gradients(
+        TrainingSettings(**options),
+        gru,
+        (constants["entering"], constants["scoring"], constants["bias"]),
+        hidden=tf.constant(np.random.default_rng(2).normal(size=(LANES, LAYERS * UNITS))),
+        candidates=tf.constant([1, 2, 3, 4, 5, 6, 7, 8, 9, 1]),
+        log_expected=tf.zeros(10, tf.float64),
+        resets=tf.constant([[True, False], [False, False], [False, True]]),
+        valid=tf.constant([[True, True], [True, True], [True, False]]),
+        noise=tf.fill([1 + LAYERS, CLICKS, LANES, UNITS], tf.constant(noise, tf.float64)),
+    )
+    gradients = dict(zip(("entering", "scoring", "bias"), by_rows, strict=True)) | by_gru
+    return float(loss) / 5, states.numpy(), {name: gradient.numpy() for name, gradient in gradients.items()}
+
+
 @pytest.mark.parametrize("loss", ["cross-entropy", "bpr-max"])
 def test_window_gradient_is_that_of_finite_differences(loss: Any) -> None:
-    """Back through two layers and three clicks, a session ending in between."""
-    random = np.random.default_rng(1)
-    settings = TrainingSettings(loss=loss, hidden_dropout=0.0, embedding_dropout=0.0)
-    weights = initial_weights(5, ModelSettings(units=4, layers=2), 1)
-    gru = {name: tf.constant(value, tf.float64) for name, value in weights.items() if name.startswith("gru.")}
-    rows = [random.normal(size=shape) for shape in ((6, 4), (10, 4), (10,))]
-    candidates = tf.constant([1, 2, 3, 4, 5, 6, 7, 8, 9, 1])
-    resets = tf.constant([[True, False], [False, False], [False, True]])
-    valid = tf.constant([[True, True], [True, True], [True, False]])
-    fixed = (
-        tf.constant(random.normal(size=(2, 8))),
-        candidates,
-        tf.zeros(10, tf.float64),
-        resets,
-        valid,
-        tf.zeros([3, 3, 2, 4]),
-    )
-
-    def mean_loss(rows: list[np.ndarray]) -> float:
-        return float(window_gradients(settings, gru, tuple(map(tf.constant, rows)), *fixed)[0]) / 5
-
-    gradients = window_gradients(settings, gru, tuple(map(tf.constant, rows)), *fixed)[2]
-    for number, gradient in enumerate(gradients):
-        for place in [tuple(random.integers(n) for n in rows[number].shape) for _ in range(6)]:
-            slopes = []
+    """Back through two layers and three clicks, by every row and every weight."""
+    random = np.random.default_rng(3)
+    tensors = random_tensors()
+    gradients = window(tensors, loss=loss)[2]
+    assert gradients.keys() == tensors.keys()
+    for name, gradient in gradients.items():
+        assert gradient.shape == tensors[name].shape
+        for place in [tuple(random.integers(n) for n in gradient.shape) for _ in range(6)]:
+            slope = 0.0
             for change in (1e-5, -1e-5):
-                moved = [row.copy() for row in rows]
-                moved[number][place] += change
-                slopes.append(mean_loss(moved) / 2e-5 * np.sign(change))
-            assert gradient.numpy()[place] == pytest.approx(sum(slopes), abs=1e-6)
+                moved = tensors[name].copy()
+                moved[place] += change
+                slope += window(tensors | {name: moved}, loss=loss)[0] / (2 * change)
+            assert gradient[place] == pytest.approx(slope, abs=1e-6), name
+
+
+def test_dropout_drops_its_share_and_scales_up_the_rest() -> None:
+    noise = np.random.default_rng(4).random(100_000)
+    after = dropout(tf.fill(noise.shape, tf.constant(3.0, tf.float64)), 0.2, noise).numpy()
+    assert set(after.tolist()) == {0.0, 3.0 / 0.8}
+    assert np.mean(after == 0) == pytest.approx(0.2, abs=0.006)
+    assert after.mean() == pytest.approx(3.0, abs=0.025)
+
+
+def test_no_dropout_at_rate_0() -> None:
+    values = tf.constant([1.0, -2.0])
+    np.testing.assert_array_equal(dropout(values, 0.0, tf.zeros(2)), values)
+
+
+KEPT, DROPPED = 0.9, 0.1  # noise that a rate of 0.5 keeps or drops everything by
+
+
+def test_embedding_dropout_acts_on_what_enters_and_on_nothing_else() -> None:
+    tensors = random_tensors()
+    none = window(tensors | {"entering": np.zeros_like(tensors["entering"])})
+    double = window(tensors | {"entering": 2 * tensors["entering"]})
+    for noise, expected in ((DROPPED, none), (KEPT, double)):
+        loss, states, gradients = window(tensors, noise, embedding_dropout=0.5)
+        assert loss == pytest.approx(expected[0])
+        np.testing.assert_allclose(states, expected[1])
+        np.testing.assert_allclose(gradients["scoring"], expected[2]["scoring"])
+    assert (window(tensors, DROPPED, embedding_dropout=0.5)[2]["entering"] == 0).all()
+
+
+def test_hidden_dropout_acts_on_what_layers_hand_upwards_but_not_on_their_own_states() -> None:
+    tensors = random_tensors()
+    upper, scoring = tensors["gru.1.kernel"], tensors["scoring"]
+    for noise, factor in ((DROPPED, 0), (KEPT, 2)):
+        loss, states, _ = window(tensors, noise, hidden_dropout=0.5)
+        expected = window(tensors | {"gru.1.kernel": factor * upper, "scoring": factor * scoring})
+        assert loss == pytest.approx(expected[0])
+        np.testing.assert_allclose(states, expected[1])
