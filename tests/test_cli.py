@@ -173,7 +173,20 @@ def test_recommend_answers_each_session(bundles: Path) -> None:
     assert [item["item_id"] for item in e["items"]] == ["item-000", "item-001", "item-002"]
 
 
-@pytest.mark.parametrize("line", ["not json", "[]", '{"id": 1}', '{"session": 3}', '{"session": [{"item": 1}]}'])
+def test_recommend_takes_numbers_as_ids_and_the_newest_clicks_of_a_long_session(bundles: Path) -> None:
+    long = [{"item_id": f"item-{number % 50:03}", "timestamp": number} for number in range(20_000)]
+    lines = [{"session": [123, "item-003"]}, {"session": long[::-1]}, {"session": long[-200:]}]
+    done = recsys("recommend", str(bundles), "--limit", "3", stdin="".join(json.dumps(line) + "\n" for line in lines))
+    assert done.returncode == 0, done.stderr
+    number, backwards, newest = (json.loads(line) for line in done.stdout.splitlines())
+    assert number["source"] == "session"
+    assert backwards == newest
+
+
+BAD_SESSIONS = ["3", '"item-001"', '{"item-001": 1}', '[{"item": 1}]', "[true]", '[""]', "[1.5]", "[null]"]
+
+
+@pytest.mark.parametrize("line", ["not json", "[]", '{"id": 1}', *(f'{{"session": {bad}}}' for bad in BAD_SESSIONS)])
 def test_recommend_names_the_line_it_cannot_read(bundles: Path, line: str) -> None:
     done = recsys("recommend", str(bundles), stdin='{"session": ["item-001"]}\n' + line + "\n")
     assert done.returncode == 65

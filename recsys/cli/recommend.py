@@ -30,6 +30,7 @@ def recommend(model: Path, sessions: IO[bytes], limit: int, exclude_seen: bool) 
       {"id":1,"items":[{"item_id":"sku-00042","score":7.1}, ...],"source":"session"}
 
     A click of a session is an item id, or {"item_id": ..., "timestamp": ...}; with timestamps, the last session counts.
+    Of a long session the newest clicks count, as many as the setting api.max_session_items says (200 by default).
     Other fields of a line come back in its answer. A session of which the model knows no item gets popular items.
     """
     import sys
@@ -37,14 +38,16 @@ def recommend(model: Path, sessions: IO[bytes], limit: int, exclude_seen: bool) 
     from threadpoolctl import threadpool_limits
 
     from recsys.bundle import load_model
+    from recsys.settings import load_settings
 
     threadpool_limits(1)
-    for line in answers(load_model(model), sessions, limit, exclude_seen):
+    most = load_settings().api.max_session_items
+    for line in answers(load_model(model), sessions, limit, exclude_seen, most):
         sys.stdout.buffer.write(line + b"\n")
 
 
-def answers(model: Model, lines: IO[bytes], limit: int, exclude_seen: bool) -> Iterator[bytes]:
-    """The answer to each line.
+def answers(model: Model, lines: IO[bytes], limit: int, exclude_seen: bool, most: int) -> Iterator[bytes]:
+    """The answer to each line; of a session the newest ``most`` clicks count.
 
     Raises:
         InputError: names the line that holds no session.
@@ -57,7 +60,7 @@ def answers(model: Model, lines: IO[bytes], limit: int, exclude_seen: bool) -> I
 
     scorer, ids, rule = Scorer(model.weights), model.vocabulary.ids, model.description.sessions.rule
     popular = np.argsort(-model.vocabulary.counts, kind="stable")[:limit]
-    for batch in _batches(_read(model, lines)):
+    for batch in _batches(_read(model, lines, most)):
         rows = [session_at_once(clicks, rule) for _, clicks in batch]
         hidden = scorer.advance(scorer.start(len(rows)), rows)
         tops = scorer.top_k(hidden, limit, [np.array(seen if exclude_seen else [], np.int32) for seen in rows])
@@ -76,21 +79,24 @@ def answers(model: Model, lines: IO[bytes], limit: int, exclude_seen: bool) -> I
 Session = tuple[dict[str, Any], list[tuple[int | None, int]]]
 
 
-def _read(model: Model, lines: IO[bytes]) -> Iterator[Session]:
-    """Each line's other fields and its clicks as (time, row)."""
+def _read(model: Model, lines: IO[bytes], most: int) -> Iterator[Session]:
+    """Each line's other fields and the newest of its clicks as (time, row)."""
     import orjson
 
     from recsys.errors import EventError, InputError
-    from recsys.events import parse_timestamp
+    from recsys.events import identifier, parse_timestamp
 
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             fields = orjson.loads(line)
-            clicks = [each if isinstance(each, dict) else {"item_id": each} for each in fields.pop("session")]
+            session = fields.pop("session")
+            if not isinstance(session, list):
+                raise TypeError
+            clicks = [each if isinstance(each, dict) else {"item_id": each} for each in session]
             times = [None if each.get("timestamp") is None else parse_timestamp(each["timestamp"]) for each in clicks]
-            rows = [model.vocabulary.row(each["item_id"]) for each in clicks]
+            rows = [model.vocabulary.row(identifier("item_id", each.get("item_id"))) for each in clicks]
         except orjson.JSONDecodeError as error:
             raise InputError(f"{lines.name}: line {number}: not a JSON value: {error}") from None
         except EventError as error:
@@ -99,7 +105,9 @@ def _read(model: Model, lines: IO[bytes]) -> Iterator[Session]:
             raise InputError(
                 f'{lines.name}: line {number}: must be like {{"session": ["item", {{"item_id": "item"}}]}}'
             ) from None
-        yield fields, list(zip(times, rows, strict=True))
+        places = [index if time is None else time for index, time in enumerate(times)]
+        order = sorted(range(len(rows)), key=places.__getitem__)
+        yield fields, [(times[index], rows[index]) for index in order[-most:]]
 
 
 def _batches(sessions: Iterable[Session]) -> Iterator[list[Session]]:
