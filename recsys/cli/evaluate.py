@@ -61,7 +61,9 @@ def evaluate(model: Path, dataset: Path, out: Path, split: str, process: Path | 
     output.print(table(comparison))
     about = _about(loaded, sessions, split)
     out.mkdir(parents=True, exist_ok=True)
-    _write(out, comparison, {"split": split, "dataset": data.manifest.content_hash})
+    _write(
+        out, comparison, {"split": split, "dataset": data.manifest.content_hash, "learnt": loaded.description.learnt}
+    )
     (out / REPORT).write_text(render(comparison, scorer, data.vocabulary, _history(model), about), encoding="utf-8")
     console.print(f"report in {out / REPORT}")
 
@@ -84,6 +86,8 @@ def table(comparison: Comparison) -> Any:
             cells.append(Text.assemble(f"{result.as_dict()[metric]:.4f} ", (f"± {(high - low) / 2:.4f}", "dim")))
         style = "bold" if result is comparison.model else "green" if result is comparison.bound else ""
         columns.add_row(result.name, *cells, f"{result.coverage:.1%}", style=style)
+    if comparison.expected is not None:
+        columns.add_row("expected of the process", f"{comparison.expected:.4f}", "", "", style="green")
     return columns
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.evaluation.metrics import Interval, bootstrap, hits, interval, reciprocal_ranks
+from recsys.evaluation.oracle import Oracle
 from recsys.evaluation.protocol import LIST_LENGTH, Predictions, Recommender, Result, evaluate
 from recsys.sessions import Sessions
 
@@ -55,12 +56,14 @@ class Comparison:
     Attributes:
         results: the model's first, then the baselines'.
         bound: the result of the best possible recommender, where the log's process is known.
+        expected: Recall@20 that the process itself leads one to expect of ``bound`` on these sessions.
         sessions: what was predicted.
         counts: int64 ``[items]``, training events of each item.
     """
 
     results: Sequence[Result]
     bound: Result | None
+    expected: float | None
     sessions: Sessions
     counts: NDArray[np.int64]
 
@@ -154,6 +157,7 @@ class Comparison:
                 }
                 for metric, other in best.items()
             },
+            "best_possible_expected": None if self.expected is None else {RECALL: self.expected},
             "by_position": [_group_as_dict(group) for group in self.by_position],
             "by_item_popularity": [_group_as_dict(group) for group in self.by_popularity],
             "by_session_length": [_group_as_dict(group) for group in self.by_length],
@@ -181,7 +185,7 @@ Advance = Callable[[str, int], object]
 def compare(
     model: Recommender,
     baselines: Sequence[Recommender],
-    bound: Recommender | None,
+    bound: Oracle | None,
     sessions: Sessions,
     counts: NDArray[np.int64],
     advance: Advance = lambda _name, _predictions: None,
@@ -196,7 +200,9 @@ def compare(
         return evaluate(recommender, sessions, counts, advance=lambda done: advance(recommender.name, done))
 
     results = [result(recommender) for recommender in (model, *baselines)]
-    return Comparison(results, result(bound) if bound else None, sessions, counts)
+    if bound is None:
+        return Comparison(results, None, None, sessions, counts)
+    return Comparison(results, result(bound), bound.expected_recall(sessions, LIST_LENGTH), sessions, counts)
 
 
 def _between(values: NDArray[np.int64], low: int, high: int | None) -> NDArray[np.bool_]:

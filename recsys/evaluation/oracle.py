@@ -1,7 +1,10 @@
 """The best possible recommender on a generated log: it knows the true transition probabilities.
 
-No recommender has a higher expected Recall@k: the k items of highest probability are those that the target is among
-most often. What it reaches on given sessions differs from its expectation by chance only.
+Where the dataset holds the process's own sequence, no recommender has a higher expected Recall@k: the k items of
+highest probability are those that the target is among most often, and what is reached on given sessions differs from
+that by chance only. Two steps on the way to a dataset blur the sequence a little. Where rare items are filtered, the
+event before may not be the one that the process went on from. Where repeats are collapsed, the time of an event is that
+of the first of its run, so that taste may be read an hour too early. The figures are then close to the best, no bound.
 """
 
 from __future__ import annotations
@@ -63,7 +66,7 @@ class Oracle:
             yield self._chances(sessions.items[before], sessions.times[before], sessions.types[before])
 
     def expected_recall(self, sessions: Sessions, k: int = 20) -> float:
-        """Recall@k that this recommender has on average over all that could have come next in ``sessions``."""
+        """Recall@k on average over all that could have come next at each step of ``sessions``, by this process."""
         mass = [np.partition(chances, -k, axis=1)[:, -k:].sum(axis=1) for chances in self.predict(sessions)]
         return float(np.concatenate(mass).mean())
 

@@ -18,6 +18,7 @@ from recsys.dataset import Dataset, Split, write_dataset
 from recsys.errors import BundleError, DatasetError, InputError, MissingInputError
 from recsys.evaluation.comparison import Comparison, compare
 from recsys.evaluation.item_knn import ItemKNN
+from recsys.evaluation.oracle import Oracle
 from recsys.evaluation.popularity import Popularity
 from recsys.evaluation.protocol import evaluate
 from recsys.evaluation.report import lead
@@ -126,6 +127,16 @@ def test_intervals_hold_their_figures(report: tuple[Result, dict[str, Any], str]
     for recommender in report[1]["recommenders"]:
         for metric, (low, high) in recommender["intervals"].items():
             assert low <= recommender["metrics"][metric] <= high
+
+
+def test_the_best_that_the_process_allows_is_stated(report: tuple[Result, dict[str, Any], str], folder: Path) -> None:
+    result, figures, page = report
+    data = Dataset.open(folder / "dataset")
+    oracle = Oracle(Process(PARAMETERS), data.vocabulary, data.event_types, data.session_settings.collapse_repeats)
+    expected = oracle.expected_recall(data.test())
+    assert figures["best_possible_expected"] == {"recall@20": expected}
+    assert re.search(rf"expected of the process\W+{expected:.4f}", result.output)
+    assert f"expect {expected:.3f}" in page
 
 
 def test_groups_add_up_to_the_whole(report: tuple[Result, dict[str, Any], str]) -> None:
