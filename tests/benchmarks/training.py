@@ -1,7 +1,9 @@
 """Events per second of training, beside a plain loop of one click a step.
 
-The plain loop is what the papers describe: session-parallel batches, one ``tf.function`` call a click, automatic
-gradients, the same loss, samples and sparse optimiser. Both run in turns, so that other work on the machine hits both.
+The plain loop is what the papers describe: session-parallel batches, one ``tf.function`` call and one gradient step a
+click, by automatic gradients. Loss, logQ correction, dropout, optimiser and samples a step are the same. So the plain
+loop draws samples for each click, where ours draws once for all clicks of a window: that is part of the difference.
+Both run in turns, so that other work on the machine hits both.
 
     python -m tests.benchmarks.training
     python -m tests.benchmarks.training --units 480 --batch-size 48
@@ -12,22 +14,23 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from recsys.model.batches import Batches, session_parallel
+from recsys.model.gradients import no_negatives
 from recsys.model.gru import step
 from recsys.model.learner import Learner
 from recsys.model.losses import sampled_cross_entropy
 from recsys.model.network import Weights, initial_weights
 from recsys.model.optimizer import AdagradMomentum
-from recsys.model.sampling import NegativeSampler
+from recsys.model.sampling import Negatives
 from recsys.sessions import Sessions
 from recsys.settings import ModelSettings, TrainingSettings
+
+import tensorflow as tf  # isort: skip (after recsys.model, which loads it quietly)
 
 
 class PlainLoop:
@@ -36,44 +39,58 @@ class PlainLoop:
     def __init__(self, weights: Weights, batches: Batches, settings: TrainingSettings) -> None:
         items, units = weights["embedding"].shape
         self._settings = settings
-        counts = np.bincount(batches.targets[batches.valid], minlength=items)
-        self._sampler = NegativeSampler(counts, settings.alpha)
-        self._log_q = tf.constant(np.log(np.maximum(settings.samples * self._sampler.probability, 1e-30)), tf.float32)
+        self._negatives = Negatives(batches, items, settings)
         self._weights = {name: tf.Variable(weight) for name, weight in weights.items()}
         self._optimizer = AdagradMomentum(self._weights, settings.learning_rate, settings.momentum)
         self._hidden = tf.Variable(tf.zeros([settings.batch_size, units]))
+        self._loss_sum = tf.Variable(0.0)
         self._call = tf.function(self._click)
 
-    def step(self, batches: Batches, window: int, number: int) -> None:
-        """Learn from a window, click by click."""
-        for click in range(batches.inputs.shape[1]):
-            columns = (batches.inputs, batches.targets, batches.resets)
-            self._call(*(tf.constant(column[window, click]) for column in columns), tf.constant(number))
+    @property
+    def loss_sum(self) -> float:
+        """Sum of the loss over the events so far; to ask for it waits for the steps under way."""
+        return float(self._loss_sum.numpy())
 
-    def _click(self, inputs: Any, targets: Any, resets: Any, number: Any) -> None:
-        sampled = self._sampler.draw(self._settings.samples, tf.stack([self._settings.seed, number]))
-        candidates = tf.concat([targets, sampled], 0)
-        dropout = self._settings.hidden_dropout
+    def step(self, batches: Batches, window: int, number: int) -> None:
+        """Learn from a window, click by click, each with samples and dropout of its own."""
+        clicks = batches.inputs.shape[1]
+        columns = (batches.inputs, batches.targets, batches.resets, batches.valid)
+        for click in range(clicks):
+            self._call(
+                *(tf.constant(column[window, click]) for column in columns), tf.constant(number * clicks + click)
+            )
+
+    def _click(self, inputs: Any, targets: Any, resets: Any, valid: Any, number: Any) -> None:
+        seeds = tf.random.split(tf.stack([self._settings.seed, number]), 3)
+        candidates = self._negatives.candidates(targets, seeds[0])
+        expected = self._negatives.expected_counts(candidates, valid[None, :])
+        log_expected = self._settings.logq * tf.math.log(tf.maximum(expected, 1e-30))
         with tf.GradientTape() as tape:
             embedded = tf.gather(self._weights["embedding"], inputs)
+            embedded = self._dropout(embedded, self._settings.embedding_dropout, seeds[1])
             before = tf.where(resets[:, None], 0.0, self._hidden)
             projected = embedded @ self._weights["gru.0.kernel"] + self._weights["gru.0.bias"]
             after = step(projected, before, self._weights["gru.0.recurrent"])
-            top = tf.nn.dropout(after, dropout) if dropout else after
+            top = self._dropout(after, self._settings.hidden_dropout, seeds[2])
             scores = tf.matmul(top, tf.gather(self._weights["embedding"], candidates), transpose_b=True)
             scores += tf.gather(self._weights["bias"], candidates)
-            positive = tf.linalg.diag_part(scores)
-            hits = targets[:, None] == candidates[None, :]
-            losses = sampled_cross_entropy(positive, scores, tf.gather(self._log_q, candidates), hits)
-            loss = tf.reduce_mean(losses)
+            excluded = no_negatives(candidates, valid[None, :])
+            losses = sampled_cross_entropy(tf.linalg.diag_part(scores), scores, log_expected, excluded)
+            counts = valid & ~tf.reduce_all(excluded, axis=1)
+            loss = tf.reduce_sum(tf.where(counts, losses, 0.0))
+            mean = loss / tf.maximum(tf.reduce_sum(tf.cast(counts, tf.float32)), 1.0)
         self._hidden.assign(after)
-        for (name, _), gradient in zip(
-            self._weights.items(), tape.gradient(loss, list(self._weights.values())), strict=True
-        ):
+        self._loss_sum.assign_add(loss)
+        gradients = tape.gradient(mean, self._weights)
+        for name, gradient in gradients.items():
             if isinstance(gradient, tf.IndexedSlices):
                 self._optimizer.apply_rows(name, gradient.indices, gradient.values)
             else:
                 self._optimizer.apply(name, gradient)
+
+    @staticmethod
+    def _dropout(values: Any, rate: float, seed: Any) -> Any:
+        return tf.nn.experimental.stateless_dropout(values, rate, seed, rng_alg="philox") if rate else values
 
 
 def zipf_log(items: int, sessions: int, seed: int = 1) -> Sessions:
@@ -86,11 +103,12 @@ def zipf_log(items: int, sessions: int, seed: int = 1) -> Sessions:
     return Sessions(clicked, np.arange(len(clicked), dtype=np.int64), np.zeros(len(clicked), np.int8), starts)
 
 
-def events_per_second(learn: Callable[[Batches, int, int], None], batches: Batches, windows: range) -> float:
-    """Events a second over some windows."""
+def events_per_second(loop: Learner | PlainLoop, batches: Batches, windows: range) -> float:
+    """Events a second over some windows, up to the end of the last step."""
     began = time.perf_counter()
     for window in windows:
-        learn(batches, window % len(batches), window)
+        loop.step(batches, window % len(batches), window)
+    assert np.isfinite(loop.loss_sum)
     return float(batches.events[[window % len(batches) for window in windows]].sum()) / (time.perf_counter() - began)
 
 
@@ -118,14 +136,17 @@ def main() -> None:
     )
     batches = session_parallel(sessions, settings.batch_size, settings.clicks_per_step)
     weights = initial_weights(items, ModelSettings(units=options.units), settings.seed)
-    loops = {"ours": Learner(weights, batches, settings), "plain": PlainLoop(weights, batches, settings)}
+    loops: dict[str, Learner | PlainLoop] = {
+        "ours": Learner(weights, batches, settings),
+        "plain": PlainLoop(weights, batches, settings),
+    }
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for loop in loops.values():
-        events_per_second(loop.step, batches, range(3))
+        events_per_second(loop, batches, range(3))
     for number in range(options.rounds):
         windows = range(number * options.windows, (number + 1) * options.windows)
         for name, loop in loops.items():
-            rates[name].append(events_per_second(loop.step, batches, windows))
+            rates[name].append(events_per_second(loop, batches, windows))
         print(f"round {number + 1}: ours {rates['ours'][-1]:,.0f} plain {rates['plain'][-1]:,.0f} events/s", flush=True)
     ours, plain = (float(np.median(rates[name])) for name in ("ours", "plain"))
     print(f"median: ours {ours:,.0f} plain {plain:,.0f} events/s, ratio {ours / plain:.2f}")
