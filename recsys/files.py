@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from recsys.errors import RecsysError
+
+_PART, _OLD = ".part", ".old"  # being written; replaced by a newer one
 
 
 def sha256(path: Path) -> str:
@@ -27,7 +31,7 @@ def content_hash(hashes: Mapping[str, str]) -> str:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file in one step that survives a crash: readers see the old bytes or the new ones."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=_PART)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -45,29 +49,63 @@ def write_atomically(path: Path, data: bytes) -> None:
 def staged_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A directory built aside that takes the name ``target`` only when the block ends well.
 
+    What a killed process left of the same target is deleted; a process at work is told by the lock it holds.
+
     Raises:
         RecsysError: ``target`` exists and may not be overwritten.
     """
     if target.exists() and not overwrite:
         raise RecsysError(f"{target} exists already: choose another name, or pass --overwrite")
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    with _locked(target.parent):
+        for path in leftovers(target, _PART):
+            with _locked(path, wait=False) as free:
+                if free:
+                    shutil.rmtree(path)
+        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-", suffix=_PART))
+        lock = ExitStack()
+        lock.enter_context(_locked(staging))
     staging.chmod(0o755)
     try:
         yield staging
         for path in [*staging.rglob("*"), staging]:
             _sync(path)
         if overwrite and target.exists():
-            discarded = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-old-"))
+            discarded = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-", suffix=_OLD))
             target.replace(discarded / target.name)
-            staging.replace(target)
-            shutil.rmtree(discarded)
-        else:
-            staging.replace(target)
+        staging.replace(target)
+        for path in leftovers(target, _OLD):
+            shutil.rmtree(path)
         _sync(target.parent)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+    finally:
+        lock.close()
+
+
+def leftovers(target: Path, *kinds: str) -> list[Path]:
+    """What was written aside for ``target``, by processes at work or killed."""
+    ours = re.compile(rf"\.{re.escape(target.name)}-\w{{8}}({'|'.join(map(re.escape, kinds or (_PART, _OLD)))})")
+    return [path for path in target.parent.iterdir() if ours.fullmatch(path.name)]
+
+
+@contextmanager
+def _locked(directory: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold a directory's lock, which ends with the process; gives False where another holds it or there are no locks.
+
+    A lock, not a process id: other containers may write to the same volume.
+    """
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        held = True
+    except OSError:
+        held = False
+    try:
+        yield held
+    finally:
+        os.close(handle)
 
 
 def _sync(path: Path) -> None:

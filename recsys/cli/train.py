@@ -73,7 +73,9 @@ def _refuse_to_delete_strangers(out: Path) -> None:
 
 def _leftovers(out: Path) -> set[Path]:
     """What a run that was killed left half written."""
-    return {path for name in (CHECKPOINT, MODEL, HISTORY) for path in out.glob(f".{name}-*")}
+    from recsys.files import leftovers
+
+    return {path for name in (CHECKPOINT, MODEL, HISTORY) for path in leftovers(out / name)}
 
 
 def _fit(data: Dataset, settings: Settings, out: Path) -> Fitted:

@@ -307,7 +307,13 @@ def test_a_run_that_is_killed_leaves_no_dataset(run: Run, tmp_path: Path) -> Non
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     assert not out.exists()
+    left = list(tmp_path.glob(".dataset-*"))
+    neighbours = [tmp_path / ".dataset-backup", tmp_path / ".dataset-b-abcdefgh.part"]
+    for neighbour in neighbours:
+        neighbour.mkdir()
+    assert len(left) == 1
     assert run(path).code == 0
+    assert sorted(tmp_path.glob(".dataset-*")) == sorted(neighbours)
 
 
 def test_counts_of_a_shop_are_those_of_the_protocol(run: Run, data: Path) -> None:

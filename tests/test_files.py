@@ -1,0 +1,46 @@
+"""Directories are whole or not there, and what killed writers left goes away, but nothing of a writer at work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recsys.errors import RecsysError
+from recsys.files import leftovers, staged_directory, write_atomically
+
+
+def test_what_nobody_writes_any_more_is_deleted_and_a_writer_at_work_is_left_alone(tmp_path: Path) -> None:
+    target = tmp_path / "dataset"
+    (tmp_path / ".dataset-killed_0.part" / "half").mkdir(parents=True)
+    with staged_directory(target) as slow:
+        (slow / "data").write_text("slow")
+        assert leftovers(target) == [slow]
+        with staged_directory(target, overwrite=True) as fast:
+            (fast / "data").write_text("fast")
+        assert (slow / "data").read_text() == "slow"
+        target.rename(tmp_path / "fast")
+    assert (target / "data").read_text() == "slow"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dataset", "fast"]
+
+
+def test_what_was_replaced_is_kept_until_its_replacement_stands(tmp_path: Path) -> None:
+    target, old = tmp_path / "dataset", tmp_path / ".dataset-killed_0.old"
+    (old / "dataset").mkdir(parents=True)
+    with pytest.raises(ValueError, match="no good"), staged_directory(target):
+        raise ValueError("no good")
+    assert list(tmp_path.iterdir()) == [old]
+    with staged_directory(target):
+        pass
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_target_that_exists_is_replaced_only_on_demand(tmp_path: Path) -> None:
+    target = tmp_path / "dataset"
+    target.mkdir()
+    with pytest.raises(RecsysError, match="exists already"), staged_directory(target):
+        pass
+    with staged_directory(target, overwrite=True) as staging:
+        write_atomically(staging / "data", b"new")
+    assert (target / "data").read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [target]
