@@ -222,6 +222,7 @@ def _plain_texts(column: pa.Array, limit: int, optional: bool) -> tuple[pa.Large
 
 def _plain_times(column: pa.Array, clock: Clock) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """The column in epoch milliseconds, and where a value is certainly right (elsewhere the time means nothing)."""
+    texts = None
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         texts = column.cast(pa.large_string()).fill_null("")
         lengths = np.diff(_buffers(texts)[0])
@@ -237,7 +238,40 @@ def _plain_times(column: pa.Array, clock: Clock) -> tuple[NDArray[np.int64], NDA
     times = values.to_numpy(zero_copy_only=False)
     right &= times >= 0
     times = times * 1000 if clock.unit == "s" else times // 1000 if clock.unit == "us" else times
+    if texts is not None and not right.all():
+        dates, dated = _plain_dates(texts)
+        times, right = np.where(dated, dates, times), right | dated
     return times, right & (times <= min(clock.now_ms + clock.max_future_ms, MAX_TIMESTAMP_MS))
+
+
+def _plain_dates(texts: pa.LargeStringArray) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Epoch milliseconds of texts like ``2014-04-07T10:51:09Z`` or ``2014-04-07 10:51:09.277Z``, and which are such."""
+    offsets, data = _buffers(texts)
+    lengths = np.diff(offsets)
+    times, right = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.bool_)
+    for layout in ("dddd-dd-ddTdd:dd:ddZ", "dddd-dd-ddTdd:dd:dd.dddZ"):
+        rows = np.flatnonzero(lengths == len(layout))
+        symbols = np.stack([data[offsets[rows] + place] for place in range(len(layout))])  # [places, rows]
+        fits = np.ones(len(rows), np.bool_)
+        for symbol, place in zip(symbols, layout, strict=True):
+            fits &= symbol - 0x30 < 10 if place == "d" else (symbol == ord(place)) | (place == "T") & (symbol == 0x20)
+        rows, digits = rows[fits], (symbols if fits.all() else symbols[:, fits]) - 0x30
+
+        def number(first: int, last: int, digits: NDArray[np.uint8] = digits) -> NDArray[np.int64]:
+            values = np.zeros(digits.shape[1], np.int64)
+            for place in range(first, last):
+                values = values * 10 + digits[place]
+            return values
+
+        year, month, day = number(0, 4), number(5, 7), number(8, 10)
+        hour, minute, second = number(11, 13), number(14, 16), number(17, 19)
+        months = ((year - 1970) * 12 + month - 1).astype("datetime64[M]")
+        begin, end = (part.astype("datetime64[D]").astype(np.int64) for part in (months, months + 1))
+        millis = number(20, 23) if len(layout) == 24 else 0
+        times[rows] = ((((begin + day - 1) * 24 + hour) * 60 + minute) * 60 + second) * 1000 + millis
+        exists = (year >= 1970) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= end - begin)
+        right[rows] = exists & (hour < 24) & (minute < 60) & (second < 60)
+    return times, right
 
 
 def _in_milliseconds(value: Any, unit: TimeUnit) -> Any:

@@ -28,6 +28,18 @@ times = st.one_of(
     st.integers(0, NOW + 2 * DAY).map(str),
     st.integers(-(10**20), 10**20).map(str),
     st.datetimes().map(lambda moment: moment.isoformat() + "Z"),
+    st.builds(
+        "{:04}-{:02}-{:02}{}{:02}:{:02}:{:02}{}{}".format,
+        st.integers(1969, 2101) | st.sampled_from([0, 2000, 2023]),
+        st.integers(0, 13),
+        st.integers(0, 32),
+        st.sampled_from("TTT t"),
+        st.integers(0, 24),
+        st.integers(0, 60),
+        st.integers(0, 60),
+        st.sampled_from(["", ".277", ".000", ".5", ".x77", ",277"]),
+        st.sampled_from("ZZZz"),
+    ),
     st.sampled_from(
         ["", " 5", "5 ", "+5", "-0", "0x10", "1e3", "1_000", "٣", "1.0", "2024-01-01", "2024-01-01T00:00:00"]
     ),
