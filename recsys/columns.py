@@ -7,7 +7,6 @@ log costs nanoseconds a row instead of microseconds.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,7 +18,9 @@ from numpy.typing import NDArray
 
 from recsys.errors import EventError
 from recsys.events import (
+    CONTROL,
     DEFAULT_EVENT_TYPE,
+    INTEGER,
     MAX_ID_BYTES,
     MAX_TIMESTAMP_MS,
     MAX_TYPE_BYTES,
@@ -31,9 +32,8 @@ from recsys.sessions import NO_ID
 
 TimeUnit = Literal["s", "ms", "us"]
 
-_CONTROL = np.array([byte < 0x20 or byte == 0x7F for byte in range(256)])
+_CONTROL = np.array([CONTROL.match(chr(byte)) is not None for byte in range(256)])
 _NO_DIGIT = np.array([not 0x30 <= byte <= 0x39 for byte in range(256)])
-_INTEGER = re.compile(r"-?[0-9]{1,19}")
 _SAFE_DIGITS = 15  # that many digits fit int64 in any unit
 
 
@@ -278,7 +278,7 @@ def _in_milliseconds(value: Any, unit: TimeUnit) -> Any:
     """A whole number or its digits, scaled; anything else is left to the decoder."""
     if unit == "ms" or isinstance(value, bool) or not isinstance(value, int | float | str):
         return value
-    if isinstance(value, str) and not _INTEGER.fullmatch(value.strip()):
+    if isinstance(value, str) and not INTEGER.fullmatch(value.strip()):
         return value
     if isinstance(value, float) and not value.is_integer():
         return value

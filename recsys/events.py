@@ -21,11 +21,11 @@ MAX_TYPE_BYTES = 64
 MAX_EVENT_BYTES = 64 * 1024
 MAX_TIMESTAMP_MS = 4_102_444_800_000  # 2100-01-01: beyond it, a timestamp was surely given in another unit
 DEFAULT_EVENT_TYPE = "view"
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+INTEGER = re.compile(r"-?[0-9]{1,19}")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_INTEGER = re.compile(r"-?[0-9]{1,19}")
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _KNOWN_FIELDS = frozenset({"user_id", "item_id", "timestamp", "event_type", "event_id", "context"})
 
@@ -142,7 +142,7 @@ def identifier(name: str, value: Any, max_bytes: int = MAX_ID_BYTES) -> str:
         raise EventError(name, "not_unicode", "holds an unpaired surrogate") from None
     if size > max_bytes:
         raise EventError(name, "too_long", f"has {size} bytes, at most {max_bytes} are allowed")
-    if _CONTROL.search(value):
+    if CONTROL.search(value):
         raise EventError(name, "control_character", f"holds a control character: {value[:40]!r}")
     return value
 
@@ -159,7 +159,7 @@ def check_clock(event: ClickEvent, now_ms: int, max_future_ms: int) -> None:
 
 
 def _timestamp_from_text(text: str) -> int:
-    if _INTEGER.fullmatch(text):
+    if INTEGER.fullmatch(text):
         return int(text)
     if not _RFC3339.fullmatch(text):
         raise EventError("timestamp", "format", f"is neither epoch milliseconds nor RFC 3339: {text[:40]!r}")
