@@ -15,7 +15,7 @@ from tomllib import TOMLDecodeError
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -49,6 +49,12 @@ class SessionSettings(Section):
     min_item_support: int = Field(5, ge=1, description="Drop items with fewer events than this.")
     min_length: int = Field(2, ge=1, description="Drop sessions with fewer events than this.")
     max_length: int = Field(1000, ge=2, description="Drop sessions with more events than this: they are no shoppers.")
+
+    @model_validator(mode="after")
+    def _lengths_leave_sessions(self) -> SessionSettings:
+        if self.min_length > self.max_length:
+            raise ValueError(f"min_length {self.min_length} is above max_length {self.max_length}")
+        return self
 
     @property
     def rule(self) -> SessionRule:
@@ -218,7 +224,7 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
 
 
 def _problem(item: Any) -> str:
-    words = "no such setting" if item["type"] == "extra_forbidden" else item["msg"]
+    words = "no such setting" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
     return f"{'.'.join(map(str, item['loc']))}: {words}"
 
 

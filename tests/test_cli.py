@@ -135,6 +135,13 @@ def test_a_setting_that_cannot_work_is_named(environment: dict[str, str], words:
     assert "Traceback" not in done.stderr
 
 
+def test_values_that_cannot_work_together_are_named() -> None:
+    done = recsys("settings", RECSYS_SESSIONS__MIN_LENGTH="5", RECSYS_SESSIONS__MAX_LENGTH="3")
+    assert (done.returncode, "sessions: min_length 5 is above max_length 3" in done.stderr) == (78, True)
+    done = recsys("generate", "--events", "10", "--bad-share", "0.5", "--duplicate-share", "0.5", "--out", "x.csv")
+    assert (done.returncode, "leave no good row of 10" in done.stderr) == (78, True)
+
+
 def test_a_settings_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_text("[training\n")
     done = recsys("settings", RECSYS_SETTINGS=str(tmp_path / "broken.toml"))

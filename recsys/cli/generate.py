@@ -54,7 +54,8 @@ def generate(out: Path, **values: Any) -> None:
         parameters = Parameters(**given)
     except ValidationError as error:
         problem = error.errors()[0]
-        raise SettingsError(f"--{str(problem['loc'][0]).replace('_', '-')}: {problem['msg']}") from None
+        flags = "".join(f"--{str(name).replace('_', '-')}: " for name in problem["loc"])
+        raise SettingsError(f"{flags}{problem['msg'].removeprefix('Value error, ')}") from None
     with progress() as display:
         task = display.add_task("generating clicks", total=parameters.events, note="")
         sidecar = write(parameters, out, lambda rows: display.advance(task, rows))

@@ -19,7 +19,7 @@ from datetime import UTC, date, datetime
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 VERSION = 1  # stands for the constants below: another value of any of them is another process
 
@@ -53,6 +53,12 @@ class Parameters(BaseModel):
     bad_share: float = Field(0.005, ge=0, le=0.5, description="Share of rows that are broken copies of good rows.")
     duplicate_share: float = Field(0.01, ge=0, le=0.5, description="Share of rows that repeat an earlier row.")
     late_share: float = Field(0.01, ge=0, le=0.5, description="Share of rows that stand in the file after their time.")
+
+    @model_validator(mode="after")
+    def _some_rows_are_good(self) -> Parameters:
+        if self.bad + self.duplicates >= self.events:
+            raise ValueError(f"bad_share and duplicate_share leave no good row of {self.events}")
+        return self
 
     @property
     def bad(self) -> int:
