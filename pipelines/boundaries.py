@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from recsys.dataset import Split
 from recsys.errors import SettingsError
@@ -46,10 +47,18 @@ class Boundaries:
         for name, boundary, before in (("test", test, last_ms + 1), ("validation", validation, end)):
             if boundary is not None and not first_ms < boundary < before:
                 raise SettingsError(
-                    f"{name} would begin at {boundary} ms, but must begin after the first click ({first_ms} ms) and "
-                    f"before {before} ms"
+                    f"{name} would begin at {_date(boundary)}, but must begin after the first click "
+                    f"({_date(first_ms)}) and before {_date(before)}"
                 )
         return Split(validation_from=validation, test_from=test)
+
+
+def _date(ms: int) -> str:
+    """RFC 3339, or the number where it is beyond any date."""
+    try:
+        return (datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=ms)).isoformat(timespec="milliseconds")
+    except OverflowError:
+        return f"{ms} ms"
 
 
 def end_of_log(last_ms: int, hours: Mapping[int, int]) -> int:

@@ -65,7 +65,9 @@ def build_dataset(request: Request) -> Manifest:
         if not any(flag.startswith("--runner") for flag in flags):
             flags.append(f"--runner={LOCAL_RUNNER}")
         job = steps.Job(PipelineOptions(flags), work, request.shards or _shards(sources))
-        return _build(request, job, sources, directory)
+        manifest = _build(request, job, sources, directory)
+    _kept_dead_letters(request).unlink(missing_ok=True)
+    return manifest
 
 
 def _build(request: Request, job: steps.Job, sources: list[Source], directory: Path) -> Manifest:
@@ -143,13 +145,18 @@ def _check_read(request: Request, read: Tally, dead_letters: Path) -> None:
         raise MissingInputError(f"no clicks: {', '.join(request.inputs)}: only headers or blank lines")
     if bad <= request.max_bad * clicks and bad < clicks:
         return
-    kept = request.out.with_name(f"{request.out.name}.dead-letter.jsonl")
+    kept = _kept_dead_letters(request)
     shutil.copyfile(dead_letters, kept)
     reasons = ", ".join(f"{n:,} {reason}" for reason, n in sorted(rejected.items(), key=lambda pair: -pair[1]))
     raise InputError(
         f"{bad:,} of {clicks:,} clicks ({bad / clicks:.1%}) cannot be used, more than --max-bad {request.max_bad:.1%}: "
         f"{reasons}; each is in {kept} with its line and reason"
     )
+
+
+def _kept_dead_letters(request: Request) -> Path:
+    """Where the bad lines of a run stay that was refused for them."""
+    return request.out.with_name(f"{request.out.name}.dead-letter.jsonl")
 
 
 def _counts(tally: Tally) -> Counts:

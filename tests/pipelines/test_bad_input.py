@@ -327,7 +327,10 @@ def test_too_many_bad_lines_stop_the_run_and_are_kept_beside(run: Run, log: Log)
         assert part in outcome.stderr
     assert not outcome.out.exists()
     assert [letter["line"] for letter in outcome.dead_letters] == list(range(5, 25))
+    kept = outcome.out.with_name("dataset.dead-letter.jsonl")
+    assert kept.exists()
     assert run(path, "--max-bad", "0.12").code == 0
+    assert not kept.exists()
 
 
 def test_a_column_that_cannot_be_the_event_type_is_refused(run: Run, tmp_path: Path) -> None:

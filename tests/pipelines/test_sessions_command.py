@@ -232,7 +232,7 @@ def test_time_is_split_where_the_options_say(
     outcome = run(write_csv(tmp_path / "clicks.csv", log), *options)
     if test == -1:
         assert outcome.code == 78
-        assert "validation would begin" in outcome.stderr
+        assert "validation would begin at 2023-12-30T00:00:00.000+00:00" in outcome.stderr
         return
     assert outcome.code == 0, outcome.stderr
     split = outcome.dataset.manifest.split
