@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 from numpy.typing import NDArray
@@ -150,8 +151,15 @@ def _check_read(request: Request, read: Tally, dead_letters: Path) -> None:
     reasons = ", ".join(f"{n:,} {reason}" for reason, n in sorted(rejected.items(), key=lambda pair: -pair[1]))
     raise InputError(
         f"{bad:,} of {clicks:,} clicks ({bad / clicks:.1%}) cannot be used, more than --max-bad {request.max_bad:.1%}: "
-        f"{reasons}; each is in {kept} with its line and reason"
+        f"{reasons}; the first: {_first(dead_letters)}; each is in {kept} with its line and reason"
     )
+
+
+def _first(dead_letters: Path) -> str:
+    """The first dead letter in words."""
+    with dead_letters.open("rb") as file:
+        letter = orjson.loads(next(file))
+    return f"{letter['file']} line {letter['line']}: {letter['detail']}"
 
 
 def _kept_dead_letters(request: Request) -> Path:

@@ -249,7 +249,8 @@ def _load_files(path: Path) -> Model:
         weights: Weights = load_file(path / WEIGHTS)
         vocabulary = Vocabulary.load(path / VOCABULARY)
     except ValidationError as error:
-        raise BundleError(f"{path / DESCRIPTION}: {error.errors()[0]['msg']}") from None
+        problem = error.errors()[0]
+        raise BundleError(f"{path / DESCRIPTION}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
     except SafetensorError as error:
         raise BundleError(f"{path / WEIGHTS}: {error}") from None
     except InputError as error:

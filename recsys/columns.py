@@ -24,6 +24,7 @@ from recsys.events import (
     MAX_ID_BYTES,
     MAX_TIMESTAMP_MS,
     MAX_TYPE_BYTES,
+    MIN_TIMESTAMP_MS,
     check_clock,
     from_mapping,
     identifier,
@@ -241,7 +242,8 @@ def _plain_times(column: pa.Array, clock: Clock) -> tuple[NDArray[np.int64], NDA
     if texts is not None and not right.all():
         dates, dated = _plain_dates(texts)
         times, right = np.where(dated, dates, times), right | dated
-    return times, right & (times <= min(clock.now_ms + clock.max_future_ms, MAX_TIMESTAMP_MS))
+    latest = min(clock.now_ms + clock.max_future_ms, MAX_TIMESTAMP_MS)
+    return times, right & (times >= MIN_TIMESTAMP_MS) & (times <= latest)
 
 
 def _plain_dates(texts: pa.LargeStringArray) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

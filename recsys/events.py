@@ -19,6 +19,7 @@ from recsys.errors import EventError
 MAX_ID_BYTES = 256
 MAX_TYPE_BYTES = 64
 MAX_EVENT_BYTES = 64 * 1024
+MIN_TIMESTAMP_MS = 100_000_000_000  # 1973-03-03: before it, seconds were surely given for milliseconds
 MAX_TIMESTAMP_MS = 4_102_444_800_000  # 2100-01-01: beyond it, a timestamp was surely given in another unit
 DEFAULT_EVENT_TYPE = "view"
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -103,7 +104,7 @@ def parse_timestamp(value: Any) -> int:
     """Epoch milliseconds from a whole number, its digits, or an RFC 3339 time.
 
     Raises:
-        EventError: missing, of another form, negative, or after the year 2100.
+        EventError: missing, of another form, negative, or so far from today that it is of another unit.
     """
     if value is None or value == "":
         raise EventError("timestamp", "missing", "is missing")
@@ -117,6 +118,8 @@ def parse_timestamp(value: Any) -> int:
         milliseconds = int(value)
     if milliseconds < 0:
         raise EventError("timestamp", "negative", f"is before 1970: {milliseconds}")
+    if milliseconds < MIN_TIMESTAMP_MS:
+        raise EventError("timestamp", "out_of_range", f"is before March 1973 (seconds?): {milliseconds}")
     if milliseconds > MAX_TIMESTAMP_MS:
         raise EventError("timestamp", "out_of_range", f"is after the year 2100 (milliseconds?): {milliseconds}")
     return milliseconds

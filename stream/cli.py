@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from recsys.cli.options import MOMENT, with_settings
-from recsys.events import MAX_TIMESTAMP_MS
+from recsys.events import MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS
 from recsys.settings import Settings
 
 
@@ -73,7 +73,12 @@ def services(settings: Settings) -> None:
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @click.option("--column", "columns", multiple=True, metavar="FIELD=COLUMN", help="Which column holds a field.")
 @click.option("--time-unit", type=click.Choice(["s", "ms", "us"]), default="ms", show_default=True, help="Of numbers.")
-@click.option("--since", type=MOMENT, default=0, help="Begin with clicks of this time (date, RFC 3339 or epoch ms).")
+@click.option(
+    "--since",
+    type=MOMENT,
+    default=MIN_TIMESTAMP_MS,
+    help="Begin with clicks of this time (date, RFC 3339 or epoch ms).",
+)
 @click.option("--until", type=MOMENT, default=MAX_TIMESTAMP_MS, help="End before clicks of this time.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Clicks a second.")
 @click.option("--speed", type=click.FloatRange(min=0, min_open=True), help="Or: times as fast as they came.")

@@ -15,6 +15,7 @@ from recsys.cli.settings import table_of_defaults
 from tests.conftest import publish, random_model
 
 ROOT = Path(__file__).parents[1]
+NOW = 1_700_000_000_000
 COMMANDS = sorted(entry_points(group="recsys.commands").names)
 
 
@@ -164,8 +165,14 @@ def test_a_wrong_command_line_ends_with_2() -> None:
 def test_recommend_answers_each_session(bundles: Path) -> None:
     lines = [
         {"id": "a", "session": ["item-003", "item-007"]},
-        {"id": "b", "session": [{"item_id": "item-003", "timestamp": 1}, {"item_id": "item-007", "timestamp": 2}]},
-        {"id": "c", "session": [{"item_id": "item-009", "timestamp": 1}, {"item_id": "item-007", "timestamp": 10**9}]},
+        {
+            "id": "b",
+            "session": [{"item_id": "item-003", "timestamp": NOW}, {"item_id": "item-007", "timestamp": NOW + 2}],
+        },
+        {
+            "id": "c",
+            "session": [{"item_id": "item-009", "timestamp": NOW}, {"item_id": "item-007", "timestamp": NOW + 10**9}],
+        },
         {"id": "d", "session": ["item-007"]},
         {"id": "e", "session": ["never seen"]},
         {"id": "f", "session": []},
@@ -181,7 +188,7 @@ def test_recommend_answers_each_session(bundles: Path) -> None:
 
 
 def test_recommend_takes_numbers_as_ids_and_the_newest_clicks_of_a_long_session(bundles: Path) -> None:
-    long = [{"item_id": f"item-{number % 50:03}", "timestamp": number} for number in range(20_000)]
+    long = [{"item_id": f"item-{number % 50:03}", "timestamp": NOW + number} for number in range(20_000)]
     lines = [{"session": [123, "item-003"]}, {"session": long[::-1]}, {"session": long[-200:]}]
     done = recsys("recommend", str(bundles), "--limit", "3", stdin="".join(json.dumps(line) + "\n" for line in lines))
     assert done.returncode == 0, done.stderr

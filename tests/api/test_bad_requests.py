@@ -93,7 +93,7 @@ def test_every_bad_click_of_a_session_is_named(api: Api) -> None:
 
 
 def test_a_session_with_times_for_some_clicks_is_refused(api: Api) -> None:
-    session = [{"item_id": "item-001"}, {"item_id": "item-002", "timestamp": 5}]
+    session = [{"item_id": "item-001"}, {"item_id": "item-002", "timestamp": 1_700_000_000_000}]
     refused(api.client.post("/v1/recommendations", json={"session": session}), 422, "invalid_session", "session")
 
 

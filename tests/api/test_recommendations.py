@@ -18,6 +18,7 @@ from tests.api.running import Api, eventually, ids, named, running_api
 from tests.conftest import publish, random_model
 
 MINUTE = 60_000
+START = 1_700_000_000_000
 
 
 def after(model: Model, rows: list[int], limit: int, exclude: list[int] | None = None) -> list[str]:
@@ -206,7 +207,7 @@ def test_a_session_with_times_is_cut_as_batch_cuts_it(api: Api, model: Model, cl
     ).sessions
     last = whole.items[whole.starts[-2] :].tolist()
 
-    session = [{"item_id": f"item-{row:03d}", "timestamp": minute * MINUTE} for row, minute in clicks]
+    session = [{"item_id": f"item-{row:03d}", "timestamp": START + minute * MINUTE} for row, minute in clicks]
     answer = api.client.post("/v1/recommendations", json={"session": session, "limit": 8}).json()
     assert ids(answer) == after(model, last, 8)
 

@@ -53,6 +53,16 @@ BAD_LINES: list[tuple[str | bytes, str]] = [
 ]
 
 
+def test_seconds_taken_for_milliseconds_are_refused_with_words_that_help(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "seconds.csv"
+    rows = [f"u{number % 5},i{number % 3},{1_700_000_000 + 60 * number}" for number in range(60)]
+    path.write_text("\n".join(["user_id,item_id,timestamp", *rows]))
+    done = run(path)
+    assert done.code == 65
+    assert "line 2: timestamp: is before March 1973 (seconds?): 1700000000" in done.stderr.replace("\n", " ")
+    assert run(path, "--time-unit", "s", "--test-days", "0", "--validation-days", "0").code == 0
+
+
 def test_each_bad_csv_line_is_a_dead_letter_with_file_line_reason_and_text(run: Run, log: Log) -> None:
     path = log(*(line for line, _ in BAD_LINES))
     outcome = run(path, "--max-bad", "0.2")

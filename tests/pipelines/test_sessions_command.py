@@ -191,7 +191,8 @@ def test_the_same_input_gives_the_same_bytes(run: Run, tmp_path: Path) -> None:
 
 def test_the_sessions_of_the_log_itself_replace_the_gap(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "clicks.csv"
-    rows = ["u,s1,a,0", "u,s2,b,1", "u,s1,c,86400000", "u,s2,d,2", "v,s1,a,3", "v,s1,b,4"]
+    clicks = [("u,s1,a", 0), ("u,s2,b", 1), ("u,s1,c", DAY_MS), ("u,s2,d", 2), ("v,s1,a", 3), ("v,s1,b", 4)]
+    rows = [f"{click},{1_700_000_000_000 + time}" for click, time in clicks]
     path.write_text("\n".join(["user_id,session_id,item_id,timestamp", *rows]))
     options = (
         "--column",

@@ -286,7 +286,7 @@ def test_the_worker_gives_up_on_a_broker_that_stays_away(world: World) -> None:
         (address,) = services.wait_for_line("export KAFKA_BOOTSTRAP_SERVERS=")
         world.commands.environment["KAFKA_BOOTSTRAP_SERVERS"] = address
         with world.worker("--retry-seconds", "2") as worker:
-            services.process.kill()
+            services.process.terminate()
             assert worker.process.wait(30) == 69
             assert "the broker has been away" in worker.log.read_text()
 
