@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from recsys.cli.options import MOMENT, with_settings
+from recsys.console import start_logging
 from recsys.events import MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS
 from recsys.settings import Settings
 
@@ -27,11 +28,8 @@ def worker(settings: Settings) -> None:
     import os
 
     os.environ.setdefault("FAUST_LOOP", "uvloop")
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    for name in ("recsys", "stream"):
-        logging.getLogger(name).setLevel(logging.INFO)
+    start_logging()
     logging.getLogger("stream.transport").setLevel(logging.WARNING)  # Faust tells each start and stop there
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # hundreds of lines a second while the broker is away
 
     import uvloop
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import socket
 from collections.abc import Iterator
@@ -11,12 +10,11 @@ from contextlib import contextmanager
 
 import uvicorn
 import uvloop
-from rich.logging import RichHandler
 from threadpoolctl import threadpool_limits
 
 from recsys.api.app import create_app
 from recsys.bundle import Bundles
-from recsys.console import console
+from recsys.console import console, start_logging
 from recsys.errors import UnavailableError
 from recsys.serving import CurrentModel
 from recsys.settings import Settings
@@ -43,8 +41,7 @@ def serve(settings: Settings) -> None:
         BundleError: the published bundle is altered.
         UnavailableError: the address cannot be listened on.
     """
-    logging.basicConfig(level="INFO", format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
-    logging.getLogger("aiokafka").setLevel("CRITICAL")  # what matters of it, the producer says itself
+    start_logging()
     threadpool_limits(1, "blas")  # small products are many times slower on several threads
     model = CurrentModel(Bundles(settings.bundles))
     app = create_app(settings, model)
