@@ -107,6 +107,8 @@ class World:
         start = f"{prefix or self.prefix}:"
         for key in client.scan_iter(f"{start}*", count=1000):
             value = client.get(key)
+            if value is None:  # deleted since the scan: the worker may be at work
+                continue
             assert isinstance(value, bytes)
             name = key.decode().removeprefix(start)
             if name.startswith("l:"):
