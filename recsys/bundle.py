@@ -29,7 +29,7 @@ from recsys.vocabulary import Vocabulary
 
 WEIGHTS, VOCABULARY, DESCRIPTION, EVALUATION = "weights.safetensors", "vocabulary.json", "model.json", "evaluation.json"
 MANIFEST, CURRENT = "manifest.json", "current"
-SCHEMA = 1
+SCHEMA = 2
 _VERSION = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{16}")
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -40,7 +40,8 @@ class Description(BaseModel):
     """``model.json``: what the weights mean.
 
     ``learnt`` names the sessions of ``dataset`` that the weights come from: ``training`` alone, or ``development``,
-    which holds the validation sessions too.
+    which holds the validation sessions too. ``learnt_until`` is the time of the newest event learnt, epoch ms; older
+    models do not say.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +52,7 @@ class Description(BaseModel):
     event_types: tuple[str, ...]
     dataset: str
     learnt: Learnt
+    learnt_until: int | None = None
 
 
 class Manifest(BaseModel):
@@ -255,18 +257,24 @@ def _load_files(path: Path) -> Model:
         raise BundleError(f"{path / WEIGHTS}: {error}") from None
     except InputError as error:
         raise BundleError(str(error)) from None
+    if description.schema_version != SCHEMA:
+        raise BundleError(f"{path / DESCRIPTION}: schema {description.schema_version}, this program reads {SCHEMA}")
     _check_shapes(path, weights, vocabulary, description)
     return Model(weights, vocabulary, description)
 
 
 def _check_shapes(path: Path, weights: Weights, vocabulary: Vocabulary, description: Description) -> None:
     units, items = description.model.units, len(vocabulary)
-    expected = {"embedding": (items, units), "bias": (items,)}
-    if description.model.embedding == "separate":
-        expected["output"] = (items, units)
+    expected: dict[str, tuple[int, ...]] = {"bias": (items,), "revisit": (1 + description.model.memory,)}
     for layer in range(description.model.layers):
         expected[f"gru.{layer}.kernel"] = expected[f"gru.{layer}.recurrent"] = (units, 3 * units)
         expected[f"gru.{layer}.bias"] = (3 * units,)
+    if description.model.embedding == "one-hot":
+        expected["gru.0.kernel"] = (items, 3 * units)
+    else:
+        expected["embedding"] = (items, units)
+    if description.model.embedding != "tied":
+        expected["output"] = (items, units)
     found = {name: value.shape for name, value in weights.items()}
     if found != expected:
         wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))

@@ -11,7 +11,8 @@
         dead-letter.jsonl     lines that could not be read, with file, line and reason
 
 A Parquet row is one session: ``user_id`` string, ``items`` list<int32> (vocabulary rows), ``times`` list<int64> (epoch
-milliseconds), ``types`` list<int8> (positions in ``event_types``). A dataset appears whole or not at all.
+milliseconds), ``types`` list<int8> (positions in ``event_types``). A dataset appears whole or not at all. Whoever reads
+sessions with times of another split is told so (:mod:`recsys.periods`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from recsys.columns import hash_texts, scramble
 from recsys.errors import DatasetError
 from recsys.events import DEFAULT_EVENT_TYPE
 from recsys.files import sha256, staged_directory
+from recsys.periods import Period
 from recsys.sessions import Sessions
 from recsys.settings import SessionSettings
 from recsys.vocabulary import Vocabulary
@@ -195,10 +197,7 @@ class Dataset:
     def _read(self, *splits: str) -> tuple[Sessions, pa.Array]:
         """The sessions of some splits with their users, in the order of (session start, user)."""
         paths = [entry.path for entry in self.manifest.files if entry.path.split("/")[0] in splits]
-        try:
-            tables = [pq.read_table(self.path / path, schema=_SCHEMA) for path in paths]
-        except (OSError, pa.ArrowException) as error:
-            raise DatasetError(f"{self.path}: cannot read sessions: {error}") from None
+        tables = [self._read_file(path) for path in paths]
         table = pa.concat_tables([_SCHEMA.empty_table(), *tables]).combine_chunks()
         starts = pc.list_element(table["times"], 0)
         order = pc.sort_indices(
@@ -206,6 +205,17 @@ class Dataset:
         )
         table = table.take(order).combine_chunks()
         return sessions_of(table)
+
+    def _read_file(self, path: str) -> pa.Table:
+        """The sessions of one file, all of them of the period of its split."""
+        try:
+            table = pq.read_table(self.path / path, schema=_SCHEMA)
+        except (OSError, pa.ArrowException) as error:
+            raise DatasetError(f"{self.path}: cannot read sessions: {error}") from None
+        split = self.manifest.split
+        period = Period.of(Path(path).parts[0], split.validation_from, split.test_from)
+        period.check(sessions_of(table)[0], self.path / path)
+        return table
 
 
 def sessions_of(table: pa.Table) -> tuple[Sessions, pa.Array]:

@@ -31,18 +31,25 @@ def content_hash(hashes: Mapping[str, str]) -> str:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file in one step that survives a crash: readers see the old bytes or the new ones."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=_PART)
+    with staged_file(path) as staging:
+        staging.write_bytes(data)
+
+
+@contextmanager
+def staged_file(target: Path) -> Iterator[Path]:
+    """A file written aside that takes the name ``target``, or the place of what has it, when the block ends well."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-", suffix=_PART)
+    os.close(handle)
+    staging = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+        yield staging
+        _sync(staging)
+        staging.chmod(0o644)
+        staging.replace(target)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        staging.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    _sync(target.parent)
 
 
 @contextmanager
@@ -57,14 +64,14 @@ def staged_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
     if target.exists() and not overwrite:
         raise RecsysError(f"{target} exists already: choose another name, or pass --overwrite")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.parent):
+    with locked(target.parent):
         for path in leftovers(target, _PART):
-            with _locked(path, wait=False) as free:
+            with locked(path, wait=False) as free:
                 if free:
                     shutil.rmtree(path)
         staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-", suffix=_PART))
         lock = ExitStack()
-        lock.enter_context(_locked(staging))
+        lock.enter_context(locked(staging))
     staging.chmod(0o755)
     try:
         yield staging
@@ -91,7 +98,7 @@ def leftovers(target: Path, *kinds: str) -> list[Path]:
 
 
 @contextmanager
-def _locked(directory: Path, *, wait: bool = True) -> Iterator[bool]:
+def locked(directory: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold a directory's lock, which ends with the process; gives False where another holds it or there are no locks.
 
     A lock, not a process id: other containers may write to the same volume.

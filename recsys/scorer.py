@@ -1,7 +1,8 @@
 """The model as serving runs it: one GRU step, scores, top-K. NumPy only.
 
-Hidden states are float32 ``[batch, layers * units]``, the layers side by side; a session starts from zeros. The step is
-that of Cho et al. 2014 as Hidasi et al. 2016 use it, the reset applied before the product::
+Hidden states are float32 ``[batch, layers * units + 1 + memory]``: the layers side by side, then the trail of the last
+clicks (:mod:`recsys.trail`). A session starts from zeros. The step is that of Cho et al. 2014 as Hidasi et al. 2016 use
+it, the reset applied before the product::
 
     z  = sigmoid(x Wz + h Uz + bz)          update gate
     r  = sigmoid(x Wr + h Ur + br)          reset gate
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from recsys.bundle import Weights
 from recsys.sessions import Sessions
+from recsys.trail import extend
 
 BLOCK = 32  # rows of a step
 SCORE_BLOCK = 16  # rows scored at a time: a lone click costs as much as 16, but each of many half as much as alone
@@ -35,21 +37,30 @@ class Scorer:
 
     Attributes:
         items: rows of the vocabulary.
-        width: length of one hidden state, ``layers * units``.
+        width: length of one hidden state, ``layers * units + 1 + memory``.
     """
 
     name = "GRU"
 
     def __init__(self, weights: Weights) -> None:
-        self._embedding = weights["embedding"]
-        self._output = np.ascontiguousarray(weights.get("output", self._embedding).T)
+        self._inputs = weights["embedding" if "embedding" in weights else "gru.0.kernel"]
+        self._output = np.ascontiguousarray(weights["output" if "output" in weights else "embedding"].T)
         self._bias = weights["bias"]
-        self.items, self._units = self._embedding.shape
+        self._units, self.items = self._output.shape
         layers = sum(name.endswith(".kernel") for name in weights)
+        kernels = [weights[f"gru.{layer}.kernel"] for layer in range(layers)]
         self._layers = [
-            tuple(weights[f"gru.{layer}.{part}"] for part in ("kernel", "recurrent", "bias")) for layer in range(layers)
+            # A row of a kernel that is the table of inputs is the product already.
+            (
+                None if kernel is self._inputs else kernel,
+                weights[f"gru.{layer}.recurrent"],
+                weights[f"gru.{layer}.bias"],
+            )
+            for layer, kernel in enumerate(kernels)
         ]
-        self.width = layers * self._units
+        self._revisit = weights["revisit"]
+        self._trail = slice(layers * self._units, None)
+        self.width = layers * self._units + len(self._revisit)
 
     def start(self, batch: int) -> Hidden:
         """``[batch, width]``: states before the first click."""
@@ -59,12 +70,13 @@ class Scorer:
         """Advance each state ``[batch, width]`` by one click on the item in ``rows`` ``[batch]``."""
         result = np.empty_like(hidden)
         block_hidden = np.zeros((BLOCK, self.width), np.float32)
-        block_input = np.zeros((BLOCK, self._units), np.float32)
+        block_input = np.zeros((BLOCK, self._inputs.shape[1]), np.float32)
         for start in range(0, len(hidden), BLOCK):
             count = min(BLOCK, len(hidden) - start)
             block_hidden[:count] = hidden[start : start + count]
-            np.take(self._embedding, rows[start : start + count], axis=0, out=block_input[:count])
+            np.take(self._inputs, rows[start : start + count], axis=0, out=block_input[:count])
             result[start : start + count] = self._step_block(block_hidden, block_input)[:count]
+        result[:, self._trail] = extend(hidden[:, self._trail], rows)
         return result
 
     def _step_block(self, hidden: Hidden, inputs: Hidden) -> Hidden:
@@ -72,7 +84,7 @@ class Scorer:
         result = np.empty_like(hidden)
         for layer, (kernel, recurrent, bias) in enumerate(self._layers):
             before = hidden[:, layer * units : (layer + 1) * units]
-            projected: Hidden = inputs @ kernel + bias
+            projected: Hidden = (inputs if kernel is None else inputs @ kernel) + bias
             gates = _sigmoid(projected[:, : 2 * units] + before @ recurrent[:, : 2 * units])
             update, reset = gates[:, :units], gates[:, units:]
             candidate: Hidden = np.tanh(projected[:, 2 * units :] + (reset * before) @ recurrent[:, 2 * units :])
@@ -93,7 +105,7 @@ class Scorer:
     def scores(self, hidden: Hidden) -> NDArray[np.float32]:
         """``[batch, items]``: the score of each item as the next one."""
         result = np.empty((len(hidden), self.items), np.float32)
-        top = np.ascontiguousarray(hidden[:, -self._units :])
+        top = np.ascontiguousarray(hidden[:, self._trail.start - self._units : self._trail.start])
         whole = len(hidden) - len(hidden) % SCORE_BLOCK
         for start in range(0, whole, SCORE_BLOCK):
             np.matmul(top[start : start + SCORE_BLOCK], self._output, out=result[start : start + SCORE_BLOCK])
@@ -102,6 +114,9 @@ class Scorer:
             block[:rest] = top[whole:]
             result[whole:] = (block @ self._output)[:rest]
         result += self._bias
+        trail = hidden[:, self._trail].astype(np.int64)
+        row, place = np.nonzero(trail)
+        result[row, trail[row, place] - 1] += self._revisit[place]
         return result
 
     def top_k(

@@ -67,30 +67,61 @@ class ModelSettings(Section):
 
     units: int = Field(100, ge=1, description="Width of each GRU layer's hidden state.")
     layers: int = Field(1, ge=1, le=4, description="GRU layers, one on top of the other.")
-    embedding: Literal["tied", "separate"] = Field(
-        "tied", description="Whether input and output share the item embeddings."
+    embedding: Literal["tied", "separate", "one-hot"] = Field(
+        "tied", description="Item embeddings: one for input and output, one for each, or one at the output only."
+    )
+    memory: int = Field(
+        5, ge=0, le=50, description="Clicks before the last whose items have a learned chance to come again."
     )
 
 
 class TrainingSettings(Section):
     """How a model learns."""
 
-    loss: Literal["cross-entropy", "bpr-max"] = Field("cross-entropy", description="What training minimises.")
+    loss: Literal["cross-entropy", "bpr-max", "top1-max"] = Field(
+        "cross-entropy", description="What training minimises."
+    )
     epochs: int = Field(10, ge=1, description="Passes over the training sessions, at most.")
-    patience: int = Field(3, ge=1, description="Stop after this many epochs without a better validation Recall@20.")
+    patience: int = Field(
+        3, ge=1, description="Stop after this many epochs without a better one (Recall@20 times MRR@20, validation)."
+    )
     refit: bool = Field(True, description="After early stopping, train anew on training and validation sessions.")
+    warm_epochs: int = Field(1, ge=1, description="Passes over what is new, after a warm start.")
+    replay: DropoutRate = Field(0.0, description="After a warm start, share of sessions that were learnt before.")
+    backwards: bool = Field(True, description="Learn each session from its last click to its first, too.")
     batch_size: int = Field(32, ge=1, description="Sessions that advance side by side.")
     clicks_per_step: int = Field(8, ge=1, description="Clicks of each session that one optimiser step goes through.")
     samples: int = Field(2048, ge=0, description="Extra negative samples for each optimiser step.")
     alpha: Fraction = Field(0.5, description="Negative samples are drawn by popularity to this power.")
     logq: Fraction = Field(1.0, description="Strength of the logQ correction of sampled scores (cross-entropy).")
-    learning_rate: float = Field(0.1, gt=0, description="Step size of Adagrad.")
-    momentum: DropoutRate = Field(0.2, description="Share of the last update that the next one keeps.")
+    optimizer: Literal["adagrad", "adam", "adamw"] = Field("adagrad", description="How gradients become updates.")
+    learning_rate: float = Field(
+        0.1, gt=0, description="Step size; adam and adamw want about a hundredth of adagrad's."
+    )
+    momentum: DropoutRate = Field(0.0, description="Share of the last update that the next one keeps (adagrad).")
+    weight_decay: float = Field(0.01, ge=0, description="Share of a weight, times the step size, taken away (adamw).")
+    clip_norm: float = Field(
+        0.0, ge=0, description="Scale gradients down to this norm, of all weights together; 0: never."
+    )
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", description="How the step size falls to zero over all epochs, if it does."
+    )
+    warmup: Fraction = Field(0.0, description="Share of all steps in which the step size rises from zero.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Numbers that the network computes with; weights and losses are float32."
+    )
+    devices: int = Field(1, ge=1, description="GPUs (or CPU devices) that share the lanes of each step.")
     embedding_dropout: DropoutRate = Field(0.25, description="Dropout on the item embeddings that enter the GRU.")
     hidden_dropout: DropoutRate = Field(0.5, description="Dropout on the hidden state that scores the items.")
     score_penalty: float = Field(1.0, ge=0, description="Weight of the score regularisation of BPR-max.")
     seed: int = Field(1, ge=0, description="The same seed gives the same model on the same machine.")
     checkpoint_seconds: float = Field(60.0, gt=0, description="Write a checkpoint at least this often.")
+
+    @model_validator(mode="after")
+    def _devices_share_lanes(self) -> TrainingSettings:
+        if self.batch_size % self.devices:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of devices {self.devices}")
+        return self
 
 
 class KafkaSettings(Section):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from recsys.bundle import Bundles, Description, Model, save_model
+from recsys.scorer import Scorer
 from recsys.settings import ModelSettings, SessionSettings
 from recsys.vocabulary import Vocabulary
 from stream.embedded import embedded_broker, embedded_store
@@ -38,6 +39,17 @@ def broker() -> Iterator[str]:
         yield address
 
 
+MEMORY = 3  # of random models
+
+
+def random_states(scorer: Scorer, count: int, seed: int = 1) -> np.ndarray:
+    """States after four clicks each, and then moved about."""
+    random = np.random.default_rng(seed)
+    hidden = scorer.advance(scorer.start(count), random.integers(0, scorer.items, (count, 4)).tolist())
+    hidden[:, : -1 - MEMORY] = random.normal(size=hidden[:, : -1 - MEMORY].shape)
+    return hidden
+
+
 def random_model(items: int = 50, units: int = 8, layers: int = 1, seed: int = 0, **sessions: object) -> Model:
     """A model with random weights; items are ``item-000``, ``item-001``, … and the first are the most popular."""
     rng = np.random.default_rng(seed)
@@ -51,11 +63,12 @@ def random_model(items: int = 50, units: int = 8, layers: int = 1, seed: int = 0
         weights[f"gru.{layer}.kernel"] = normal(units, 3 * units)
         weights[f"gru.{layer}.recurrent"] = normal(units, 3 * units)
         weights[f"gru.{layer}.bias"] = normal(3 * units)
+    weights["revisit"] = normal(1 + MEMORY)
     return Model(
         weights,
         Vocabulary([f"item-{row:0{digits}d}" for row in range(items)], np.arange(items, 0, -1, dtype=np.int64)),
         Description(
-            model=ModelSettings(units=units, layers=layers),
+            model=ModelSettings(units=units, layers=layers, memory=MEMORY),
             sessions=SessionSettings.model_validate(sessions),
             event_types=("view", "cart", "purchase"),
             dataset="none",

@@ -26,6 +26,7 @@ from recsys.errors import EventError
 from recsys.events import ClickEvent, encode, from_mapping
 from recsys.sessions import Sessions
 from recsys.state import RecommendationList, UserState, sequence
+from recsys.trail import trails
 
 PREFIX, TOPIC = "parity", "parity-clicks"
 
@@ -41,15 +42,14 @@ class Trained:
     directory: Path
 
 
-@pytest.fixture(scope="module", params=["", "2 layers, separate"])
+@pytest.fixture(scope="module", params=["", "--layers 2 --embedding separate", "--embedding one-hot"])
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     directory = tmp_path_factory.mktemp("parity")
     commands = Commands(directory)
     clicks, dataset, run = str(directory / "clicks.csv"), str(directory / "dataset"), str(directory / "run")
     commands.run("generate", "--events", "12000", "--users", "600", "--items", "300", "--seed", "5", "--out", clicks)
     commands.run("sessions", clicks, "--out", dataset, "--max-bad", "0.5")
-    shape = ("--layers", "2", "--embedding", "separate") if request.param else ()
-    commands.run("train", dataset, "--out", run, "--epochs", "2", "--units", "32", "--no-refit", *shape)
+    commands.run("train", dataset, "--out", run, "--epochs", "2", "--units", "32", "--no-refit", *request.param.split())
     commands.run("publish", f"{run}/model", "--bundles", str(directory / "bundles"))
     data = Dataset.open(dataset)
     bundle = Bundles(directory / "bundles").open()
@@ -96,9 +96,13 @@ def _compare(trained: Trained, stream: Stream, graph: np.ndarray, user: str, ind
     state, ranked = stream.state(user), stream.list(user)
     model = trained.bundle.model
     assert sequence(state.recent, model.description.sessions.rule) == trained.sessions.items[first:end].tolist()
-    np.testing.assert_allclose(state.hidden, graph[end - 1], atol=1e-5, rtol=0)
-    units = model.description.model.units
-    scores = graph[end - 1, -units:] @ model.weights.get("output", model.weights["embedding"]).T + model.weights["bias"]
+    np.testing.assert_allclose(state.hidden[: graph.shape[1]], graph[end - 1], atol=1e-5, rtol=0)
+    memory, units = model.description.model.memory, model.description.model.units
+    trail = trails(trained.sessions, memory)[end - 1]
+    assert state.hidden[graph.shape[1] :].tolist() == trail.tolist()
+    output = model.weights["output" if "output" in model.weights else "embedding"]
+    scores = graph[end - 1, -units:] @ output.T + model.weights["bias"]
+    scores[trail[trail > 0] - 1] += model.weights["revisit"][trail > 0]
     np.testing.assert_allclose(ranked.scores, np.sort(scores)[::-1][:20], atol=1e-4, rtol=0)
     # Ties aside: wherever neighbouring scores differ at all, so does their order.
     np.testing.assert_allclose(scores[ranked.rows], ranked.scores, atol=1e-4, rtol=0)

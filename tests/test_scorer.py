@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from recsys.scorer import BLOCK, SCORE_BLOCK, Scorer, best
 from recsys.sessions import Sessions
-from tests.conftest import random_model
+from tests.conftest import random_model, random_states
 
 
 def sigmoid(value: float) -> float:
@@ -22,7 +22,7 @@ def sigmoid(value: float) -> float:
 def test_the_step_is_the_equations_gate_by_gate() -> None:
     weights = random_model(items=5, units=3).weights
     kernel, recurrent, bias = (weights[f"gru.0.{part}"].astype(float) for part in ("kernel", "recurrent", "bias"))
-    before, item = np.array([0.3, -0.6, 0.9]), 4
+    before, item, seen = np.array([0.3, -0.6, 0.9]), 4, [3, 0, 0]
     x = weights["embedding"][item].astype(float)
 
     def product(vector: np.ndarray, matrix: np.ndarray, gate: int, unit: int) -> float:
@@ -35,9 +35,13 @@ def test_the_step_is_the_equations_gate_by_gate() -> None:
     expected = [(1 - z[u]) * before[u] + z[u] * c[u] for u in range(3)]
 
     scorer = Scorer(weights)
-    after = scorer.step(before.astype(np.float32)[None], np.array([item], np.int32))[0]
-    np.testing.assert_allclose(after, expected, atol=1e-6)
-    scores = [float(after @ weights["embedding"][i] + weights["bias"][i]) for i in range(5)]
+    state = np.array([*before, *seen, 0], np.float32)[None]
+    after = scorer.step(state, np.array([item], np.int32))[0]
+    np.testing.assert_allclose(after[:3], expected, atol=1e-6)
+    assert after[3:].tolist() == [item + 1, *seen]
+    scores = [float(after[:3] @ weights["embedding"][i] + weights["bias"][i]) for i in range(5)]
+    scores[item] += weights["revisit"][0]
+    scores[2] += weights["revisit"][1]
     np.testing.assert_allclose(scorer.scores(after[None])[0], scores, atol=1e-5)
 
 
@@ -45,7 +49,7 @@ def test_the_step_is_the_equations_gate_by_gate() -> None:
 def test_a_state_does_not_depend_on_who_else_is_in_the_batch(layers: int) -> None:
     scorer = Scorer(random_model(items=200, units=48, layers=layers).weights)
     random = np.random.default_rng(1)
-    hidden = random.normal(size=(3 * BLOCK + 5, scorer.width)).astype(np.float32)
+    hidden = random_states(scorer, 3 * BLOCK + 5)
     rows = random.integers(0, 200, len(hidden)).astype(np.int32)
     together = scorer.step(hidden, rows)
     order = random.permutation(len(hidden))
@@ -59,7 +63,7 @@ def test_a_state_does_not_depend_on_who_else_is_in_the_batch(layers: int) -> Non
 @pytest.mark.parametrize("items", [300, 5000])
 def test_scores_do_not_depend_on_who_else_is_in_the_batch(items: int) -> None:
     scorer = Scorer(random_model(items=items, units=100).weights)
-    hidden = np.random.default_rng(1).normal(size=(2 * SCORE_BLOCK + 3, 100)).astype(np.float32)
+    hidden = random_states(scorer, 2 * SCORE_BLOCK + 3)
     together = scorer.scores(hidden)
     for index in range(len(hidden)):
         np.testing.assert_array_equal(scorer.scores(hidden[index : index + 1])[0], together[index])

@@ -140,11 +140,11 @@ def test_any_order_gives_the_last_session_of_batch(events: list[Click], collapse
 def test_stepping_click_by_click_is_replaying_the_session(events: list[Click]) -> None:
     """The hidden state advanced event by event, with a store in between, is that of the sequence from its start."""
     scorer = Scorer(random_model(items=6, units=4).weights)
-    packed = UserState(7, np.zeros(4, np.float32)).pack()
+    packed = UserState(7, scorer.start(1)[0]).pack()
     for each in events:
         state = UserState.unpack(packed)
         state.place(each, RULE, 50)
-        before = np.zeros((1, 4), np.float32) if state.rebuild else state.hidden[None]
+        before = scorer.start(1) if state.rebuild else state.hidden[None]
         state.hidden = scorer.advance(before, [state.pending])[0]
         packed = state.pack()
     state = UserState.unpack(packed)

@@ -18,10 +18,8 @@ from recsys.settings import Settings
 
 if TYPE_CHECKING:
     from recsys.dataset import Dataset
-    from recsys.model.network import Weights
-    from recsys.model.training import Epoch, Fitted, Progress, Report, Validate
-    from recsys.sessions import Sessions
-    from recsys.vocabulary import Vocabulary
+    from recsys.model.training import Epoch, Fitted, Progress, Report
+    from recsys.model.warm_start import WarmStart
 
 CHECKPOINT, MODEL, HISTORY, LOGS = "checkpoint.safetensors", "model", "history.json", "logs"
 
@@ -29,19 +27,31 @@ CHECKPOINT, MODEL, HISTORY, LOGS = "checkpoint.safetensors", "model", "history.j
 @click.command()
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory of the run.")
+@click.option(
+    "--warm-start",
+    "trained",
+    type=click.Path(path_type=Path),
+    help="Begin from this model directory, bundle or directory of bundles.",
+)
 @click.option("--resume", is_flag=True, help="Go on where a run in --out was stopped.")
 @click.option("--overwrite", is_flag=True, help="Delete what is in --out and begin anew.")
 @with_settings("model", "training")
-def train(settings: Settings, dataset: Path, out: Path, resume: bool, overwrite: bool) -> None:
+def train(settings: Settings, dataset: Path, out: Path, trained: Path | None, resume: bool, overwrite: bool) -> None:
     """Train a model on a session dataset.
 
     Writes OUT/model (weights, vocabulary, settings), OUT/history.json and OUT/logs (TensorBoard). While it runs,
     OUT/checkpoint.safetensors holds all that --resume needs.
 
+    With --warm-start the model there goes on learning: weights of items it knows are kept, items new to it begin at the
+    mean of those they share sessions with, and --warm-epochs passes are made over the sessions that are newer than what
+    it has learnt (with a share of older ones, --replay). There is no early stopping and no refit then: validation
+    sessions are learnt at once with the others, or not at all with --no-refit.
+
     \b
     recsys train dataset --out run
     recsys train dataset --out run --units 200 --epochs 20
     recsys train dataset --out run --resume
+    recsys train dataset --out tuesday --warm-start bundles
     """
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")
@@ -55,10 +65,11 @@ def train(settings: Settings, dataset: Path, out: Path, resume: bool, overwrite:
     from recsys.dataset import Dataset
 
     data = Dataset.open(dataset)
+    start = _warm_start(trained, data, settings) if trained is not None else None
     if overwrite:
         shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
-    _write(out, data, settings, _fit(data, settings, out))
+    _write(out, data, settings, _fit(data, settings, out, start))
     for path in (out / CHECKPOINT, *_leftovers(out)):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     output.print(f"model in {out / MODEL}")
@@ -78,33 +89,42 @@ def _leftovers(out: Path) -> set[Path]:
     return {path for name in (CHECKPOINT, MODEL, HISTORY) for path in leftovers(out / name)}
 
 
-def _fit(data: Dataset, settings: Settings, out: Path) -> Fitted:
-    from recsys.model.training import fit
+def _warm_start(trained: Path, data: Dataset, settings: Settings) -> WarmStart:
+    """The weights of a trained model in the rows of the dataset, and what of the dataset is new to it."""
+    from recsys.bundle import load_model
+    from recsys.model.warm_start import refuse_leaks, refuse_misfits, warm_start
 
-    validation = data.validation()
+    model, split, refit = load_model(trained), data.manifest.split, settings.training.refit
+    refuse_misfits(model.description.model, model.description.sessions, settings.model, data.session_settings)
+    held_out = [split.test_from] if refit else [split.validation_from, split.test_from]
+    since = refuse_leaks(
+        model.description.learnt_until, min((time for time in held_out if time is not None), default=None)
+    )
+    sessions = data.development() if refit else data.training()
+    return warm_start(model.weights, model.vocabulary, data.vocabulary, sessions, since, settings.training)
+
+
+def _fit(data: Dataset, settings: Settings, out: Path, start: WarmStart | None) -> Fitted:
+    from dataclasses import replace
+    from functools import partial
+
+    from recsys.model.training import fit
+    from recsys.validation import validation_on
+
+    learn = partial(fit, items=len(data.vocabulary), model=settings.model, checkpoint=out / CHECKPOINT, logs=out / LOGS)
     with _report() as report:
-        return fit(
+        if start is not None:
+            training = settings.training.model_copy(update={"epochs": settings.training.warm_epochs})
+            fitted = learn(start.sessions, start.sessions, settings=training, start=start.weights, report=report)
+            return replace(fitted, learnt="development" if training.refit else "training")
+        validation = data.validation()
+        return learn(
             data.training(),
             data.development(),
-            len(data.vocabulary),
-            settings.model,
-            settings.training,
-            validate=_validation(validation, data.vocabulary) if len(validation) else None,
-            checkpoint=out / CHECKPOINT,
-            logs=out / LOGS,
+            settings=settings.training,
+            validate=validation_on(validation, data.vocabulary) if len(validation) else None,
             report=report,
         )
-
-
-def _validation(sessions: Sessions, vocabulary: Vocabulary) -> Validate:
-    """Evaluation on the validation sessions."""
-    from recsys.evaluation.protocol import evaluate
-    from recsys.scorer import Scorer
-
-    def validate(weights: Weights) -> dict[str, float]:
-        return evaluate(Scorer(weights), sessions, vocabulary.counts).as_dict()
-
-    return validate
 
 
 @contextmanager
@@ -156,6 +176,7 @@ def _write(out: Path, data: Dataset, settings: Settings, fitted: Fitted) -> None
         event_types=tuple(data.event_types),
         dataset=data.manifest.content_hash,
         learnt=fitted.learnt,
+        learnt_until=fitted.learnt_until,
     )
     with staged_directory(out / MODEL) as staging:
         save_model(staging, Model(fitted.weights, data.vocabulary, description))

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys.sessions import Sessions
+from recsys.settings import TrainingSettings
+
+RARE = 0.02  # share of clicks
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,31 @@ class Batches:
         targets: int32, the item clicked next.
         resets: bool, where the input opens a session.
         valid: bool, where there is an input and a target at all.
+        backwards: bool, where the session runs from its last click to its first.
     """
 
     inputs: NDArray[np.int32]
     targets: NDArray[np.int32]
     resets: NDArray[np.bool_]
     valid: NDArray[np.bool_]
+    backwards: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def window(self, number: int) -> tuple[NDArray[Any], ...]:
+        """Inputs, targets, resets, valid and backwards of one window, ``[clicks, lanes]`` each."""
+        columns = (self.inputs, self.targets, self.resets, self.valid, self.backwards)
+        return tuple(column[number] for column in columns)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether items follow themselves at all often.
+
+        Where direct repeats are collapsed a few still stand: those that an item between them, too rare to be kept, has
+        left behind.
+        """
+        return bool(np.count_nonzero(self.valid & (self.inputs == self.targets)) > RARE * np.count_nonzero(self.valid))
 
     @property
     def events(self) -> NDArray[np.int64]:
@@ -76,23 +96,56 @@ class Batches:
         return counts
 
 
-def session_parallel(sessions: Sessions, lanes: int, clicks: int) -> Batches:
-    """Lay out every (click, next click) pair of ``sessions``, each once, in windows of ``clicks`` steps."""
+def both_ways(sessions: Sessions) -> tuple[Sessions, NDArray[np.bool_]]:
+    """All sessions from their last click to their first, then all of them as they are.
+
+    Which items go together hardly depends on the order, so a session read backwards is nearly as good an example as
+    another session. What comes last is learnt best: that is the order in which visitors click, of the newest sessions.
+
+    Returns:
+        The sessions, and which of them run backwards, bool ``[sessions]``.
+    """
+    turned = np.repeat(sessions.starts[:-1] + sessions.starts[1:] - 1, sessions.lengths) - np.arange(sessions.events)
+    order = np.concatenate([turned, np.arange(sessions.events)])
+    starts = np.concatenate([sessions.starts, sessions.starts[1:] + sessions.events])
+    both = Sessions(sessions.items[order], sessions.times[order], sessions.types[order], starts)
+    return both, np.arange(len(both)) < len(sessions)
+
+
+def session_parallel(
+    sessions: Sessions, lanes: int, clicks: int, backwards: NDArray[np.bool_] | None = None
+) -> Batches:
+    """Lay out every (click, next click) pair of ``sessions``, each once, in windows of ``clicks`` steps.
+
+    ``backwards`` is bool ``[sessions]``, as :func:`both_ways` gives it.
+    """
     pairs = np.maximum(sessions.lengths - 1, 0)
     layout = assign(pairs, lanes)
     windows = -(-layout.steps // clicks)
+    shape = (windows, clicks, lanes)
     time, lane = layout.positions
-    inputs = np.zeros((windows * clicks, lanes), np.int32)
-    targets = np.zeros_like(inputs)
-    resets = np.zeros(inputs.shape, np.bool_)
-    valid = np.zeros(inputs.shape, np.bool_)
     is_first, is_last = np.zeros(sessions.events, np.bool_), np.zeros(sessions.events, np.bool_)
     nonempty = sessions.lengths > 0
     is_first[sessions.starts[:-1][nonempty]] = True
     is_last[sessions.starts[1:][nonempty] - 1] = True
-    inputs[time, lane] = sessions.items[~is_last]
-    targets[time, lane] = sessions.items[~is_first]
-    resets[layout.offset[pairs > 0], layout.lane[pairs > 0]] = True
-    valid[time, lane] = True
-    shape = (windows, clicks, lanes)
-    return Batches(inputs.reshape(shape), targets.reshape(shape), resets.reshape(shape), valid.reshape(shape))
+
+    def laid_out(values: Any, dtype: Any, at: tuple[Any, Any] = (time, lane)) -> NDArray[Any]:
+        grid = np.zeros((windows * clicks, lanes), dtype)
+        grid[at] = values
+        return grid.reshape(shape)
+
+    return Batches(
+        inputs=laid_out(sessions.items[~is_last], np.int32),
+        targets=laid_out(sessions.items[~is_first], np.int32),
+        resets=laid_out(True, np.bool_, (layout.offset[pairs > 0], layout.lane[pairs > 0])),
+        valid=laid_out(True, np.bool_),
+        backwards=laid_out(False if backwards is None else np.repeat(backwards, pairs), np.bool_),
+    )
+
+
+def batches_of(sessions: Sessions, settings: TrainingSettings) -> Batches:
+    """What an epoch over ``sessions`` goes through."""
+    backwards = None
+    if settings.backwards:
+        sessions, backwards = both_ways(sessions)
+    return session_parallel(sessions, settings.batch_size, settings.clicks_per_step, backwards)

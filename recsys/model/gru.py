@@ -27,20 +27,19 @@ def step(projected: Any, hidden: Any, recurrent: Any) -> Any:
     return hidden + update * (candidate - hidden)
 
 
-def layer(inputs: Any, keep: Any, hidden: Any, kernel: Any, recurrent: Any, bias: Any) -> Any:
+def layer(projected: Any, keep: Any, hidden: Any, recurrent: Any) -> Any:
     """A window of clicks through one layer.
 
     Args:
-        inputs: ``[clicks, lanes, in]``.
+        projected: ``[clicks, lanes, 3 * units]``, ``x kernel + bias``.
         keep: float ``[clicks, lanes, 1]``, 0 where the state is reset before the click and 1 elsewhere.
         hidden: ``[lanes, units]``, the state before the window.
 
     Returns:
         ``[clicks, lanes, units]``, the state after each click.
     """
-    projected = tf.tensordot(inputs, kernel, 1) + bias
     states = []
-    for click in range(inputs.shape[0]):
+    for click in range(projected.shape[0]):
         hidden = step(projected[click], hidden * keep[click], recurrent)
         states.append(hidden)
     return tf.stack(states)

@@ -1,20 +1,27 @@
 """One optimiser step: negatives drawn, gradients of a window of clicks, sparse updates.
 
 Only the rows that a step touches are read and written, so that its cost does not depend on the catalogue.
+
+With several devices, each holds all variables and goes through its share of the lanes, compared with the candidates of
+all lanes. Gradients are summed, and each device changes its own copy of the variables in the same way: the result is
+that of one device, but for the order of sums.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from recsys.errors import SettingsError
 from recsys.model.batches import Batches
+from recsys.model.devices import strategy
 from recsys.model.gradients import compiled_gradients
-from recsys.model.network import Weights, layers, output_table
-from recsys.model.optimizer import AdagradMomentum
+from recsys.model.network import BACKWARDS, REVISIT, Weights, gru_weights, input_table, layers, output_table, width
+from recsys.model.optimizer import Optimizer, rows_once, rule
 from recsys.model.sampling import Negatives
+from recsys.model.schedule import learning_rate
 from recsys.settings import TrainingSettings
 
 
@@ -32,20 +39,30 @@ class Learner:
         self._clicks, self._lanes = batches.inputs.shape[1:]
         if self._lanes == 1 and settings.samples == 0:
             raise SettingsError("batch_size 1 with samples 0 leaves nothing to compare the next click with")
+        learnt = {name: weight for name, weight in weights.items() if name != REVISIT}
+        self._kept = {REVISIT: weights[REVISIT]}
+        if batches.backwards.any():
+            learnt[BACKWARDS] = np.zeros(3 * width(weights), np.float32)
+        self._repeats = batches.repeats
         self._negatives = Negatives(batches, len(weights["bias"]), settings)
-        self._variables = {name: tf.Variable(weight, name=name) for name, weight in weights.items()}
-        self._optimizer = AdagradMomentum(self._variables, settings.learning_rate, settings.momentum)
-        width = layers(weights) * weights["embedding"].shape[1]
-        self._hidden = tf.Variable(tf.zeros([self._lanes, width]), name="hidden")
-        self._noise = [1 + layers(weights), self._clicks, self._lanes, weights["embedding"].shape[1]]
-        self._loss_sum = tf.Variable(0.0, dtype=tf.float64)
+        self._input, self._output = input_table(weights), output_table(weights)
+        self._steps = settings.epochs * len(batches)
+        state = layers(weights) * width(weights)
+        self._noise = [self._clicks, self._lanes, weights[self._input].shape[1] + state]
+        self._strategy = strategy(settings.devices)
+        with self._strategy.scope():
+            self._variables = {name: tf.Variable(weight, name=name) for name, weight in learnt.items()}
+            self._optimizer = Optimizer(self._variables, rule(settings))
+            self._hidden = tf.Variable(tf.zeros([self._lanes, state]), name="hidden")
+            self._loss_sum = tf.Variable(0.0, dtype=tf.float64)
         self._step = tf.function(self._learn)
-        self._compiled = compiled_gradients(settings)
+        self._compiled = compiled_gradients(settings.model_copy(update={"epochs": 1}))  # the same for any number
 
     @property
     def weights(self) -> Weights:
-        """A copy of the weights as they stand."""
-        return {name: variable.numpy() for name, variable in self._variables.items()}
+        """A copy of the weights as they stand, without what only learning needs."""
+        learnt = {name: variable.numpy() for name, variable in self._variables.items() if name != BACKWARDS}
+        return learnt | self._kept
 
     @property
     def state(self) -> dict[str, tf.Variable]:
@@ -55,7 +72,7 @@ class Learner:
 
     def begin_epoch(self) -> None:
         """Lanes start empty."""
-        self._hidden.assign(tf.zeros_like(self._hidden))
+        self._hidden.assign(tf.zeros(self._hidden.shape))
         self._loss_sum.assign(0.0)
 
     @property
@@ -65,35 +82,58 @@ class Learner:
 
     def step(self, batches: Batches, window: int, number: int) -> None:
         """Learn from one window; chance is seeded by the step's ``number``, which tells it from all others of a run."""
-        columns = (batches.inputs, batches.targets, batches.resets, batches.valid)
-        self._step(*(tf.constant(column[window]) for column in columns), tf.constant(number))
+        self._step(*map(tf.constant, batches.window(window)), tf.constant(number))
 
-    def _learn(self, inputs: Any, targets: Any, resets: Any, valid: Any, number: Any) -> None:
+    def _learn(self, *window: Any) -> None:
+        """On every device; the arguments are those of :meth:`_share`."""
+        self._strategy.run(self._share, window)
+
+    def _share(self, inputs: Any, targets: Any, resets: Any, valid: Any, backwards: Any, number: Any) -> None:
+        """The gradients of one device's share of the lanes, and the update, which all devices do alike."""
+        device = tf.distribute.get_replica_context()
+        share = self._lanes // device.num_replicas_in_sync
+        first = share * int(tf.get_static_value(device.replica_id_in_sync_group))
+        lanes = slice(first, first + share)
         seeds = tf.random.split(tf.stack([self._settings.seed, number]), 2)
-        inputs, targets = tf.reshape(inputs, [-1]), tf.reshape(targets, [-1])
-        candidates = self._negatives.candidates(targets, seeds[0])
+        candidates = self._negatives.candidates(tf.reshape(targets, [-1]), seeds[0])
         noise = tf.random.stateless_uniform(self._noise, seeds[1], alg="philox")
         expected = self._negatives.expected_counts(candidates, valid)
         log_expected = self._settings.logq * tf.math.log(tf.maximum(expected, 1e-30))
-        output = output_table(self._variables)
-        gru = {name: tf.convert_to_tensor(self._variables[name]) for name in self._variables if name.startswith("gru.")}
         rows = (
-            tf.gather(self._variables["embedding"], inputs),
-            tf.gather(self._variables[output], candidates),
+            tf.gather(self._variables[self._input], inputs[:, lanes]),
+            tf.gather(self._variables[self._output], candidates),
             tf.gather(self._variables["bias"], candidates),
         )
-        loss, states, row_gradients, gru_gradients = self._compiled(
-            gru, rows, self._hidden, candidates, log_expected, resets, valid, noise
+        gru = {name: tf.convert_to_tensor(variable) for name, variable in gru_weights(self._variables).items()}
+        barred = inputs if not self._repeats else tf.fill(inputs.shape, -1)
+        loss, states, (entering, scoring, bias), gru_gradients = self._compiled(
+            gru, rows, self._hidden[lanes], candidates, log_expected, barred, resets, valid, backwards, noise, first
         )
+        if device.num_replicas_in_sync > 1:  # TensorFlow keeps, for good, the variables of a step that exchanges
+            loss, scoring, bias, gru_gradients = device.all_reduce("sum", (loss, scoring, bias, gru_gradients))
+            entering, states = device.all_gather(entering, axis=1), device.all_gather(states, axis=0)
         self._hidden.assign(states)
         self._loss_sum.assign_add(tf.cast(loss, tf.float64))
-        for name, gradient in gru_gradients.items():
-            self._optimizer.apply(name, gradient)
-        entering, scoring, bias = row_gradients
-        if output == "embedding":
-            both = tf.concat([inputs, candidates], 0), tf.concat([entering, scoring], 0)
-            self._optimizer.apply_rows("embedding", *both)
+        by_input = tf.reshape(inputs, [-1]), tf.reshape(entering, [-1, self._variables[self._input].shape[1]])
+        self._update({**gru_gradients, **self._by_table(by_input, (candidates, scoring), bias)}, number)
+
+    def _by_table(self, entering: tuple[Any, Any], scoring: tuple[Any, Any], bias: Any) -> dict[str, Any]:
+        """Gradients by rows of each table, from those by the rows of each role: ``(rows [n], gradients [n, ...])``.
+
+        ``bias [n]`` belongs to the rows of ``scoring``.
+        """
+        candidates, gradients = scoring
+        by_rows = {}
+        if self._input == self._output:
+            candidates, gradients = (tf.concat(parts, 0) for parts in zip(entering, scoring, strict=True))
+            bias = tf.pad(bias, [[tf.size(entering[0]), 0]])
         else:
-            self._optimizer.apply_rows("embedding", inputs, entering)
-            self._optimizer.apply_rows("output", candidates, scoring)
-        self._optimizer.apply_rows("bias", candidates, bias)
+            by_rows[self._input] = rows_once(*entering)[0]
+        by_rows[self._output], by_rows["bias"] = rows_once(candidates, gradients, bias)
+        return by_rows
+
+    def _update(self, gradients: dict[str, Any], number: Any) -> None:
+        if self._settings.clip_norm:
+            clipped, _ = tf.clip_by_global_norm(list(gradients.values()), self._settings.clip_norm)
+            gradients = dict(zip(gradients, clipped, strict=True))
+        self._optimizer.apply(gradients, learning_rate(self._settings, number, self._steps))

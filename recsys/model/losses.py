@@ -47,3 +47,17 @@ def bpr_max(positive: Any, negatives: Any, excluded: Any, score_penalty: float) 
     below = tf.math.log_sigmoid(positive[:, None] - negatives)
     penalty = tf.reduce_sum(tf.exp(log_weight) * tf.square(negatives), axis=1)
     return -tf.reduce_logsumexp(log_weight + below, axis=1) + score_penalty * penalty
+
+
+def top1_max(positive: Any, negatives: Any, excluded: Any) -> Any:
+    """TOP1-max (Hidasi and Karatzoglou 2018, section 3.3).
+
+    ``sum_j s_j (sigmoid(r_j - r_i) + sigmoid(r_j^2))`` with ``s`` the softmax of the negatives' scores: a soft count of
+    how often a negative stands above the target, and a pull of the negatives' scores towards zero.
+
+    Returns:
+        ``[rows]``, the loss of each prediction.
+    """
+    weight = tf.nn.softmax(tf.where(excluded, MASKED, negatives), axis=1)
+    above = tf.sigmoid(negatives - positive[:, None]) + tf.sigmoid(tf.square(negatives))
+    return tf.reduce_sum(weight * above, axis=1)

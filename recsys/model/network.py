@@ -3,12 +3,17 @@
 Weights are plain arrays by name, float32: ``embedding [items, units]``; ``output [items, units]`` where it is not tied
 to the embedding; ``bias [items]``; and for each layer ``l`` ``gru.{l}.kernel``, ``gru.{l}.recurrent`` and
 ``gru.{l}.bias`` as :mod:`recsys.model.gru` says. The scores after a click are ``h output^T + bias``, ``h`` being the
-top layer's state.
+top layer's state; the items of the session's trail (:mod:`recsys.trail`) score ``revisit [1 + memory]`` more, by place,
+which :mod:`recsys.model.revisits` fits when the rest is learnt.
+
+One-hot inputs have no embedding. The product of a one-hot vector and the first layer's kernel is a row of the kernel,
+so that ``gru.0.kernel [items, 3 * units]`` is the table of inputs, and no product is computed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,12 +27,33 @@ from recsys.settings import ModelSettings
 
 Weights = dict[str, NDArray[np.float32]]
 
+# While a model learns, what reading a session backwards adds to the first layer's bias, [3 * units].
+BACKWARDS = "gru.backwards"
+REVISIT = "revisit"
+
 LANES, CLICKS = 256, 16  # of the offline graph; any values give the same states
 
 
 def output_table(weights: Mapping[str, Any]) -> str:
     """The name of the table that scores items."""
     return "output" if "output" in weights else "embedding"
+
+
+def input_table(weights: Mapping[str, Any]) -> str:
+    """The name of the table whose rows enter the first layer."""
+    return "embedding" if "embedding" in weights else "gru.0.kernel"
+
+
+def gru_weights(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """The weights that every click goes through: all that are no table of items."""
+    return {
+        name: weight for name, weight in weights.items() if name.startswith("gru.") and name != input_table(weights)
+    }
+
+
+def width(weights: Mapping[str, Any]) -> int:
+    """Width of each layer."""
+    return int(weights["gru.0.recurrent"].shape[0])
 
 
 def layers(weights: Mapping[str, Any]) -> int:
@@ -42,14 +68,18 @@ def initial_weights(items: int, model: ModelSettings, seed: int) -> Weights:
     def uniform(bound: float, *shape: int) -> NDArray[np.float32]:
         return random.uniform(-bound, bound, shape).astype(np.float32)
 
-    units = model.units
+    units, one_hot = model.units, model.embedding == "one-hot"
     table, square = (6 / (items + units)) ** 0.5, (6 / (2 * units)) ** 0.5
-    weights: Weights = {"embedding": uniform(table, items, units)}
-    if model.embedding == "separate":
+    weights: Weights = {}
+    if not one_hot:
+        weights["embedding"] = uniform(table, items, units)
+    if model.embedding != "tied":
         weights["output"] = uniform(table, items, units)
     weights["bias"] = np.zeros(items, np.float32)
+    weights[REVISIT] = np.zeros(1 + model.memory, np.float32)
     for number in range(model.layers):
-        weights[f"gru.{number}.kernel"] = uniform(square, units, 3 * units)
+        bound, rows = (table, items) if one_hot and number == 0 else (square, units)
+        weights[f"gru.{number}.kernel"] = uniform(bound, rows, 3 * units)
         weights[f"gru.{number}.recurrent"] = uniform(square, units, 3 * units)
         weights[f"gru.{number}.bias"] = np.zeros(3 * units, np.float32)
     return weights
@@ -57,32 +87,48 @@ def initial_weights(items: int, model: ModelSettings, seed: int) -> Weights:
 
 def forward(
     weights: Mapping[str, Any],
-    embedded: Any,
+    entering: Any,
     resets: Any,
     hidden: Any,
+    backwards: Any = None,
     dropout: Callable[[Any, int], Any] = lambda states, _: states,
 ) -> tuple[Any, Any]:
     """A window of clicks through all layers.
 
     Args:
-        weights: the GRU's; tables are not touched.
-        embedded: ``[clicks, lanes, units]``, the embeddings of the items clicked.
+        weights: the GRU's, as :func:`gru_weights` gives them.
+        entering: ``[clicks, lanes, width]``, the rows of the items clicked in the table of inputs.
         resets: bool ``[clicks, lanes]``, where a session begins.
         hidden: ``[lanes, layers * units]``, the states before the window.
+        backwards: bool ``[clicks, lanes]``, where a session is read backwards; None for nowhere.
         dropout: applied to the states that a layer hands upwards, with the layer's number.
 
     Returns:
         What the top layer hands upwards, ``[clicks, lanes, units]``, and the states after each click,
         ``[clicks, lanes, layers * units]``.
     """
-    keep = 1.0 - tf.cast(resets, embedded.dtype)[:, :, None]
+    keep = 1.0 - tf.cast(resets, entering.dtype)[:, :, None]
     states = []
-    handed = embedded
+    handed = entering
+    turned = None if backwards is None or BACKWARDS not in weights else tf.cast(backwards, entering.dtype)[:, :, None]
     for number, before in enumerate(tf.split(hidden, layers(weights), axis=1)):
-        kernel, recurrent, bias = (weights[f"gru.{number}.{part}"] for part in ("kernel", "recurrent", "bias"))
-        states.append(layer(handed, keep, before, kernel, recurrent, bias))
+        kernel = weights.get(f"gru.{number}.kernel")  # none where the row that enters is the kernel's own
+        projected = handed if kernel is None else tf.tensordot(handed, kernel, 1)
+        if number == 0 and turned is not None:
+            projected += turned * weights[BACKWARDS]
+        states.append(
+            layer(projected + weights[f"gru.{number}.bias"], keep, before, weights[f"gru.{number}.recurrent"])
+        )
         handed = dropout(states[-1], number)
     return handed, tf.concat(states, axis=2)
+
+
+@cache
+def _states_of_window() -> Any:
+    """Compiled once a process for each shape of weights."""
+    return tf.function(
+        lambda gru, entering, resets, hidden: forward(gru, entering, resets, hidden)[1], jit_compile=True
+    )
 
 
 def hidden_states(weights: Weights, sessions: Sessions) -> NDArray[np.float32]:
@@ -90,8 +136,8 @@ def hidden_states(weights: Weights, sessions: Sessions) -> NDArray[np.float32]:
 
     Computed by the graph that training uses: the reference that serving is compared with.
     """
-    gru = {name: tf.constant(weight) for name, weight in weights.items() if name.startswith("gru.")}
-    units, depth = weights["embedding"].shape[1], layers(weights)
+    gru = {name: tf.constant(weight) for name, weight in gru_weights(weights).items()}
+    table, size = weights[input_table(weights)], layers(weights) * width(weights)
     layout = assign(sessions.lengths, LANES)
     time, lane = layout.positions
     steps = -(-layout.steps // CLICKS) * CLICKS
@@ -100,11 +146,10 @@ def hidden_states(weights: Weights, sessions: Sessions) -> NDArray[np.float32]:
     items[time, lane] = sessions.items
     nonempty = sessions.lengths > 0
     resets[layout.offset[nonempty], layout.lane[nonempty]] = True
-    window = tf.function(lambda embedded, resets, hidden: forward(gru, embedded, resets, hidden)[1], jit_compile=True)
-    hidden = tf.zeros([LANES, depth * units])
-    states = np.empty((steps, LANES, depth * units), np.float32)
+    hidden = tf.zeros([LANES, size])
+    states = np.empty((steps, LANES, size), np.float32)
     for start in range(0, steps, CLICKS):
         part = slice(start, start + CLICKS)
-        after = window(weights["embedding"][items[part]], resets[part], hidden)
+        after = _states_of_window()(gru, table[items[part]], resets[part], hidden)
         states[part], hidden = after.numpy(), after[-1]
     return states[time, lane]

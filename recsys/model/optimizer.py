@@ -1,53 +1,138 @@
-"""Adagrad with momentum, for whole tensors and for rows of large tables."""
+"""Optimisers, for whole tensors and for rows of large tables.
+
+A rule says how a gradient changes a weight, number by number, and what is kept beside the weight (its *slots*). The
+optimiser applies the rule to whole weights, and to those rows of a table that a step touches. A row that a step does
+not touch keeps its weight and all its slots as they are: it does not drift on its last velocity, its averages do not
+fade, and it does not decay. So each row learns as if the steps that touch it were all there are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import tensorflow as tf
 
-EPSILON = 1e-6
+from recsys.settings import TrainingSettings
+
+Slots = dict[str, Any]
+
+EPSILON = 1e-6  # of Adagrad, under the root
+MEAN_DECAY, SQUARE_DECAY, ADAM_EPSILON = 0.9, 0.999, 1e-7
 
 
-class AdagradMomentum:
-    """``a += g^2;  v = momentum v - rate g / sqrt(a + epsilon);  w += v`` (Duchi et al. 2011, with Polyak's momentum).
-
-    A row that a step does not touch keeps its ``a`` and ``v`` as they are.
+class Rule(Protocol):
+    """How a gradient changes a weight.
 
     Attributes:
-        slots: the variables ``a`` and ``v`` of each weight, by ``accumulator.<name>`` and ``velocity.<name>``.
+        decay: what share of a weight, times the rate, a step takes away besides.
     """
 
-    def __init__(self, weights: Mapping[str, tf.Variable], learning_rate: float, momentum: float) -> None:
-        self._weights = weights
-        self._rate = learning_rate
+    decay: float
+
+    def slots(self, weight: Any) -> Slots:
+        """What is kept beside a weight ``[n, ...]`` before the first step: tensors ``[n, ...]`` or ``[n, 1, ...]``."""
+
+    def change(self, slots: Slots, gradient: Any, rate: Any) -> tuple[Any, Slots]:
+        """What is added to the weight, and the slots afterwards."""
+
+
+class Adagrad:
+    """``a += g^2;  v = momentum v - rate g / sqrt(a + epsilon);  w += v`` (Duchi et al. 2011; momentum is Polyak's)."""
+
+    def __init__(self, momentum: float) -> None:
         self._momentum = momentum
-        self.slots: dict[str, tf.Variable] = {}
-        for name, weight in weights.items():
-            self.slots[f"accumulator.{name}"] = tf.Variable(tf.zeros_like(weight), trainable=False)
-            if momentum:
-                self.slots[f"velocity.{name}"] = tf.Variable(tf.zeros_like(weight), trainable=False)
+        self.decay = 0.0
 
-    def apply(self, name: str, gradient: Any) -> None:
-        """Update the whole of a weight."""
-        accumulated = self.slots[f"accumulator.{name}"].assign_add(tf.square(gradient))
-        change = -self._rate * gradient * tf.math.rsqrt(accumulated + EPSILON)
-        if self._momentum:
-            velocity = self.slots[f"velocity.{name}"]
-            change = velocity.assign(self._momentum * velocity + change)
-        self._weights[name].assign_add(change)
+    def slots(self, weight: Any) -> Slots:
+        """``accumulator`` is a; ``velocity``, where there is momentum, is v."""
+        names = ("accumulator", "velocity") if self._momentum else ("accumulator",)
+        return {name: tf.zeros_like(weight) for name in names}
 
-    def apply_rows(self, name: str, rows: Any, gradients: Any) -> None:
-        """Update some rows: ``rows [n]``, ``gradients [n, ...]``; gradients of a row that stands twice add up."""
-        unique, place = tf.unique(rows)
-        gradient = tf.math.unsorted_segment_sum(gradients, place, tf.size(unique))
-        accumulator = self.slots[f"accumulator.{name}"]
-        accumulated = tf.gather(accumulator, unique) + tf.square(gradient)
-        accumulator.scatter_update(tf.IndexedSlices(accumulated, unique))
-        change = -self._rate * gradient * tf.math.rsqrt(accumulated + EPSILON)
-        if self._momentum:
-            velocity = self.slots[f"velocity.{name}"]
-            change += self._momentum * tf.gather(velocity, unique)
-            velocity.scatter_update(tf.IndexedSlices(change, unique))
-        self._weights[name].scatter_add(tf.IndexedSlices(change, unique))
+    def change(self, slots: Slots, gradient: Any, rate: Any) -> tuple[Any, Slots]:
+        """One step."""
+        accumulator = slots["accumulator"] + tf.square(gradient)
+        change = -rate * gradient * tf.math.rsqrt(accumulator + EPSILON)
+        if not self._momentum:
+            return change, {"accumulator": accumulator}
+        change += self._momentum * slots["velocity"]
+        return change, {"accumulator": accumulator, "velocity": change}
+
+
+class Adam:
+    """``m += 0.1 (g - m);  v += 0.001 (g^2 - v);  w -= rate (m^ / (sqrt(v^) + epsilon))`` (Kingma and Ba 2015).
+
+    ``m^`` and ``v^`` are m and v corrected for their start from zero, by the number of steps that touched the row. With
+    ``decay``, which the averages know nothing of, it is AdamW (Loshchilov and Hutter 2019).
+    """
+
+    def __init__(self, decay: float = 0.0) -> None:
+        self.decay = decay
+
+    def slots(self, weight: Any) -> Slots:
+        """``mean`` is m, ``square`` is v, and ``count`` the steps that touched a row."""
+        rows = [weight.shape[0], *[1] * (len(weight.shape) - 1)]
+        return {"mean": tf.zeros_like(weight), "square": tf.zeros_like(weight), "count": tf.zeros(rows)}
+
+    def change(self, slots: Slots, gradient: Any, rate: Any) -> tuple[Any, Slots]:
+        """One step."""
+        count = slots["count"] + 1
+        mean = slots["mean"] + (1 - MEAN_DECAY) * (gradient - slots["mean"])
+        square = slots["square"] + (1 - SQUARE_DECAY) * (tf.square(gradient) - slots["square"])
+        root = tf.sqrt(square / (1 - SQUARE_DECAY**count))
+        change = mean / (1 - MEAN_DECAY**count) / (root + ADAM_EPSILON)
+        return -rate * change, {"mean": mean, "square": square, "count": count}
+
+
+def rule(settings: TrainingSettings) -> Rule:
+    """The rule that the settings name."""
+    if settings.optimizer == "adagrad":
+        return Adagrad(settings.momentum)
+    return Adam(settings.weight_decay if settings.optimizer == "adamw" else 0.0)
+
+
+def rows_once(rows: Any, *gradients: Any) -> list[tf.IndexedSlices]:
+    """Gradients by rows of tables, each row once: those of a row that stands twice in ``rows [n]`` are added up."""
+    unique, place = tf.unique(rows)
+    count = tf.size(unique)
+    return [tf.IndexedSlices(tf.math.unsorted_segment_sum(part, place, count), unique) for part in gradients]
+
+
+class Optimizer:
+    """A rule, the weights it changes, and the slots it keeps.
+
+    Attributes:
+        slots: variables, by ``<slot>.<weight>``.
+    """
+
+    def __init__(self, weights: Mapping[str, tf.Variable], rule: Rule) -> None:
+        self._weights, self._rule = weights, rule
+        self._kept = {
+            name: {slot: tf.Variable(start, trainable=False) for slot, start in rule.slots(weight).items()}
+            for name, weight in weights.items()
+        }
+        self.slots = {f"{slot}.{name}": kept for name, slots in self._kept.items() for slot, kept in slots.items()}
+
+    def apply(self, gradients: Mapping[str, Any], rate: Any) -> None:
+        """Change weights, by name: wholly by a tensor, by rows where the gradient is what :func:`rows_once` gives."""
+        for name, gradient in gradients.items():
+            change = self._change_rows if isinstance(gradient, tf.IndexedSlices) else self._change
+            change(self._weights[name], self._kept[name], gradient, rate)
+
+    def _change(self, weight: tf.Variable, kept: Slots, gradient: Any, rate: Any) -> None:
+        change, slots = self._rule.change(kept, gradient, rate)
+        if self._rule.decay:
+            change -= rate * self._rule.decay * weight
+        for slot, value in slots.items():
+            kept[slot].assign(value)
+        weight.assign_add(change)
+
+    def _change_rows(self, weight: tf.Variable, kept: Slots, gradient: Any, rate: Any) -> None:
+        rows = gradient.indices
+        slots = {slot: tf.gather(variable, rows) for slot, variable in kept.items()}
+        change, slots = self._rule.change(slots, gradient.values, rate)
+        if self._rule.decay:
+            change -= rate * self._rule.decay * tf.gather(weight, rows)
+        for slot, value in slots.items():
+            kept[slot].scatter_update(tf.IndexedSlices(value, rows))
+        weight.scatter_add(tf.IndexedSlices(change, rows))

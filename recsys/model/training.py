@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,14 +14,17 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from recsys.model.batches import Batches, session_parallel
+from recsys.errors import SettingsError
+from recsys.model.batches import Batches, batches_of
 from recsys.model.checkpoints import fingerprint, load_checkpoint, save_checkpoint
 from recsys.model.learner import Learner
-from recsys.model.network import Weights, initial_weights
+from recsys.model.network import REVISIT, Weights, initial_weights
+from recsys.model.revisits import fit_revisits
 from recsys.sessions import Sessions
 from recsys.settings import ModelSettings, TrainingSettings
+from recsys.trail import MOST_ITEMS
 
-STOP_METRIC = "recall@20"
+STOP_METRICS = "recall@20", "mrr@20"  # the best epoch has the highest product of them
 BEST = "best."  # tensors of a checkpoint that are the best epoch's weights
 REPORT_WINDOWS = 32  # windows between two calls of the progress callback
 
@@ -61,11 +66,16 @@ class Progress:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained model and how it came to be; ``learnt`` says which sessions its weights come from."""
+    """A trained model and how it came to be.
+
+    ``learnt`` says which sessions its weights come from, ``learnt_until`` the time of the newest event among them
+    (epoch ms).
+    """
 
     weights: Weights
     history: list[Epoch]
     learnt: Literal["training", "development"]
+    learnt_until: int
 
 
 Validate = Callable[[Weights], Mapping[str, float]]
@@ -79,6 +89,7 @@ def fit(
     model: ModelSettings,
     settings: TrainingSettings,
     *,
+    start: Weights | None = None,
     validate: Validate | None = None,
     checkpoint: Path | None = None,
     logs: Path | None = None,
@@ -86,7 +97,7 @@ def fit(
 ) -> Fitted:
     """Train a model.
 
-    With ``validate``, first learn from ``training`` until validation Recall@20 has not risen for ``patience`` epochs;
+    With ``validate``, first learn from ``training`` until no better epoch has come for ``patience`` epochs;
     then, if ``refit`` is set, learn anew from ``development`` for the best number of epochs, else keep the best epoch's
     weights. Without ``validate``, learn from ``development`` for ``epochs``.
 
@@ -94,7 +105,8 @@ def fit(
         training: sessions before the validation boundary, in the order they are learnt.
         development: sessions before the test boundary.
         items: rows of the vocabulary.
-        validate: metrics of weights on the validation sessions, ``recall@20`` among them.
+        start: weights to begin from instead of random ones.
+        validate: metrics of weights on the validation sessions, ``recall@20`` and ``mrr@20`` among them.
         checkpoint: file to save the run in; where it exists already, the run goes on from it and gives what an unbroken
             run would have given.
         logs: directory of TensorBoard logs.
@@ -104,21 +116,25 @@ def fit(
         SettingsError: settings or sessions that leave nothing to learn from, or a checkpoint of another run.
         InputError: a damaged checkpoint.
     """
-    identity = fingerprint(model, settings, items, training, development)
-    run = _Run(identity, items, model, settings, checkpoint, logs, report)
+    if items >= MOST_ITEMS:
+        raise SettingsError(f"{items} items are more than a state can name ({MOST_ITEMS}): raise min_item_support")
+    identity = fingerprint(model, settings, items, start or {}, training, development)
+    run = _Run(identity, items, start, model, settings, checkpoint, logs, report)
+    until = int(development.times.max(initial=0))
     if validate is None:
-        return Fitted(run.learn("final", development, settings.epochs).weights, run.history, "development")
+        return Fitted(run.learn("final", development, settings.epochs), run.history, "development", until)
     if run.phase == "search":
         run.learn("search", training, settings.epochs, validate)
     if not settings.refit:
-        return Fitted(run.best_weights, run.history, "training")
+        return Fitted(run.best_weights, run.history, "training", int(training.times.max(initial=0)))
     epochs = best_epoch(run.history).number
-    return Fitted(run.learn("final", development, epochs).weights, run.history, "development")
+    return Fitted(run.learn("final", development, epochs), run.history, "development", until)
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:
-    """The validated epoch with the highest Recall@20, the first of equals."""
-    return max((epoch for epoch in history if epoch.validation), key=lambda epoch: epoch.validation[STOP_METRIC])
+    """The validated epoch with the highest Recall@20 times MRR@20, the first of equals."""
+    validated = (epoch for epoch in history if epoch.validation)
+    return max(validated, key=lambda epoch: prod(epoch.validation[metric] for metric in STOP_METRICS))
 
 
 class _Run:
@@ -128,6 +144,7 @@ class _Run:
         self,
         identity: str,
         items: int,
+        start: Weights | None,
         model: ModelSettings,
         settings: TrainingSettings,
         checkpoint: Path | None,
@@ -135,7 +152,7 @@ class _Run:
         report: Report,
     ) -> None:
         self._identity, self._checkpoint, self._logs, self._report = identity, checkpoint, logs, report
-        self._items, self._model, self._settings = items, model, settings
+        self._items, self._start, self._model, self._settings = items, start, model, settings
         self._saved_at = time.monotonic()
         self.phase: Phase = "search"
         self.history: list[Epoch] = []
@@ -149,10 +166,11 @@ class _Run:
             self.best_weights = {name[len(BEST) :]: value for name, value in tensors.items() if name.startswith(BEST)}
             self._restored = progress["epoch"], progress["window"], tensors
 
-    def learn(self, phase: Phase, sessions: Sessions, epochs: int, validate: Validate | None = None) -> Learner:
+    def learn(self, phase: Phase, sessions: Sessions, epochs: int, validate: Validate | None = None) -> Weights:
         """Up to so many epochs over ``sessions``, or what is left of them where the run was restored in this phase."""
-        batches = session_parallel(sessions, self._settings.batch_size, self._settings.clicks_per_step)
-        learner = Learner(initial_weights(self._items, self._model, self._settings.seed), batches, self._settings)
+        batches = batches_of(sessions, self._settings)
+        gc.collect()  # the learner of the search, large and in a cycle with its own functions
+        learner = Learner(self._initial_weights(), batches, self._settings)
         done = window = 0
         if self._restored is not None and self.phase == phase:
             done, window, tensors = self._restored
@@ -162,18 +180,25 @@ class _Run:
         while done < epochs and not (validate and self._risen_enough()):
             epoch = self._epoch(learner, batches, done, epochs, window)
             if validate:
-                epoch = replace(
-                    epoch, validation={name: float(value) for name, value in validate(learner.weights).items()}
-                )
+                weights = self._finished(learner, sessions)
+                epoch = replace(epoch, validation={name: float(value) for name, value in validate(weights).items()})
             self.history.append(epoch)
             if validate and not self._settings.refit and best_epoch(self.history) is epoch:
-                self.best_weights = learner.weights
+                self.best_weights = weights
             done, window = done + 1, 0
             learner.begin_epoch()
             self._save(learner, done, window)
             self._log(epoch)
             self._report(epoch)
-        return learner
+        return self._finished(learner, sessions)
+
+    def _finished(self, learner: Learner, sessions: Sessions) -> Weights:
+        """The weights as they serve."""
+        weights = learner.weights  # a copy, large
+        return {**weights, REVISIT: fit_revisits(weights, sessions)}
+
+    def _initial_weights(self) -> Weights:
+        return self._start or initial_weights(self._items, self._model, self._settings.seed)
 
     def _epoch(self, learner: Learner, batches: Batches, done: int, epochs: int, window: int) -> Epoch:
         """The rest of an epoch, from ``window`` on."""
@@ -191,7 +216,7 @@ class _Run:
         return Epoch(self.phase, done + 1, loss, rate)
 
     def _risen_enough(self) -> bool:
-        """Whether Recall@20 has stopped rising."""
+        """Whether epochs have stopped getting better."""
         searched = [epoch for epoch in self.history if epoch.validation]
         return bool(searched) and searched[-1].number - best_epoch(searched).number >= self._settings.patience
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.model.batches import session_parallel
+from recsys.model.batches import both_ways, session_parallel
 
 from .logs import sessions_of
 
@@ -52,3 +52,31 @@ def test_lanes_end_within_one_session_of_each_other(lengths: list[int], lanes: i
     batches = session_parallel(sessions_of([[0] * length for length in lengths]), lanes, 1)
     ends = batches.valid.sum(axis=(0, 1))
     assert ends.max() - ends.min() <= max(lengths) - 1
+
+
+def test_both_ways_by_hand() -> None:
+    sessions, backwards = both_ways(sessions_of([[1, 2, 3], [4, 5], [], [6, 7, 8]]))
+    assert [items.tolist() for items in sessions] == [
+        [3, 2, 1],
+        [5, 4],
+        [],
+        [8, 7, 6],
+        [1, 2, 3],
+        [4, 5],
+        [],
+        [6, 7, 8],
+    ]
+    assert backwards.tolist() == [True] * 4 + [False] * 4
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=6), max_size=9))
+def test_both_ways_holds_each_session_and_its_mirror_image(rows: list[list[int]]) -> None:
+    sessions, backwards = both_ways(sessions_of(rows))
+    read = list(zip((items.tolist() for items in sessions), backwards.tolist(), strict=True))
+    assert [items for items, turned in read if not turned] == rows
+    assert [items[::-1] for items, turned in read if turned] == rows
+
+
+def test_steps_of_sessions_read_backwards_are_marked() -> None:
+    batches = session_parallel(sessions_of([[1, 2, 3], [3, 2, 1]]), 2, 2, np.array([False, True]))
+    assert batches.backwards[0].tolist() == [[False, True], [False, True]]

@@ -8,7 +8,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from recsys.model.gradients import dropout, no_negatives, window_gradients
-from recsys.model.network import initial_weights
+from recsys.model.network import BACKWARDS, initial_weights
 from recsys.settings import ModelSettings, TrainingSettings
 
 CLICKS, LANES, UNITS, LAYERS = 3, 2, 4, 2
@@ -16,13 +16,14 @@ Tensors = dict[str, NDArray[np.float64]]
 
 
 def test_no_negatives_by_hand() -> None:
-    """Two clicks of two lanes, the last of lane 1 missing, and two samples."""
+    """Two clicks of two lanes, the last of lane 1 missing, and two samples; item 9 cannot follow in lane 0."""
     candidates = tf.constant([1, 2, 3, 0, 2, 9])
-    excluded = no_negatives(candidates, tf.constant([[True, True], [True, False]])).numpy().astype(int)
+    valid, barred = tf.constant([[True, True], [True, False]]), tf.constant([[9, -1], [9, -1]])
+    excluded = no_negatives(candidates, valid, barred).numpy().astype(int)
     expected = [
-        [1, 0, 1, 1, 0, 0],  # lane 0, target 1: its own clicks 1 and 3
+        [1, 0, 1, 1, 0, 1],  # lane 0, target 1: its own clicks 1 and 3, and what is barred
         [0, 1, 0, 1, 1, 0],  # lane 1, target 2: itself and the sample that hits it
-        [1, 0, 1, 1, 0, 0],
+        [1, 0, 1, 1, 0, 1],
     ]
     np.testing.assert_array_equal(excluded[:3], expected)
 
@@ -32,7 +33,8 @@ def random_tensors() -> Tensors:
     random = np.random.default_rng(1)
     weights = initial_weights(5, ModelSettings(units=UNITS, layers=LAYERS), 1)
     gru = {name: value.astype(np.float64) for name, value in weights.items() if name.startswith("gru.")}
-    shapes = {"entering": (CLICKS * LANES, UNITS), "scoring": (10, UNITS), "bias": (10,)}
+    gru[BACKWARDS] = random.normal(size=3 * UNITS)
+    shapes = {"entering": (CLICKS, LANES, UNITS), "scoring": (10, UNITS), "bias": (10,)}
     return {name: random.normal(size=shape) for name, shape in shapes.items()} | gru
 
 
@@ -48,15 +50,17 @@ def window(tensors: Tensors, noise: float = 0.0, **settings: Any) -> tuple[float
         hidden=tf.constant(np.random.default_rng(2).normal(size=(LANES, LAYERS * UNITS))),
         candidates=tf.constant([1, 2, 3, 4, 5, 6, 7, 8, 9, 1]),
         log_expected=tf.zeros(10, tf.float64),
+        barred=tf.constant([[7, 8], [8, 9], [7, 7]]),
         resets=tf.constant([[True, False], [False, False], [False, True]]),
         valid=tf.constant([[True, True], [True, True], [True, False]]),
-        noise=tf.fill([1 + LAYERS, CLICKS, LANES, UNITS], tf.constant(noise, tf.float64)),
+        backwards=tf.constant([[False, True], [True, True], [True, False]]),
+        noise=tf.fill([CLICKS, LANES, (1 + LAYERS) * UNITS], tf.constant(noise, tf.float64)),
     )
     gradients = dict(zip(("entering", "scoring", "bias"), by_rows, strict=True)) | by_gru
     return float(loss) / 5, states.numpy(), {name: gradient.numpy() for name, gradient in gradients.items()}
 
 
-@pytest.mark.parametrize("loss", ["cross-entropy", "bpr-max"])
+@pytest.mark.parametrize("loss", ["cross-entropy", "bpr-max", "top1-max"])
 def test_window_gradient_is_that_of_finite_differences(loss: Any) -> None:
     """Back through two layers and three clicks, by every row and every weight."""
     random = np.random.default_rng(3)

@@ -1,5 +1,7 @@
 """The GRU step gate by gate, and against Keras's own layer."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -35,7 +37,7 @@ def test_layer_is_keras_gru_with_the_update_gate_turned_round() -> None:
     inputs = random.normal(size=(7, 4, 3)).astype(np.float32)
     kernel, recurrent = (random.normal(size=(n, 15)).astype(np.float32) for n in (3, 5))
     bias = random.normal(size=15).astype(np.float32)
-    ours = layer(inputs, tf.ones([7, 4, 1]), tf.zeros([4, 5]), kernel, recurrent, bias)
+    ours = layer(inputs @ kernel + bias, tf.ones([7, 4, 1]), tf.zeros([4, 5]), recurrent)
 
     # Keras: h' = z h + (1 - z) c, and 1 - sigmoid(a) = sigmoid(-a).
     turned = np.concatenate([np.full(5, -1), np.ones(10)]).astype(np.float32)
@@ -48,17 +50,25 @@ def test_layer_is_keras_gru_with_the_update_gate_turned_round() -> None:
 
 def test_reset_forgets_all_that_came_before() -> None:
     random = np.random.default_rng(3)
-    inputs = random.normal(size=(4, 2, 3)).astype(np.float32)
-    kernel, recurrent = (random.normal(size=(n, 9)).astype(np.float32) for n in (3, 3))
+    projected = random.normal(size=(4, 2, 9)).astype(np.float32)
+    recurrent = random.normal(size=(3, 9)).astype(np.float32)
     keep = np.ones((4, 2, 1), np.float32)
     keep[2, 0] = 0
-    whole = layer(inputs, keep, tf.ones([2, 3]), kernel, recurrent, tf.zeros(9)).numpy()
-    rest = layer(inputs[2:], keep[2:], tf.zeros([2, 3]), kernel, recurrent, tf.zeros(9)).numpy()
+    whole = layer(projected, keep, tf.ones([2, 3]), recurrent).numpy()
+    rest = layer(projected[2:], keep[2:], tf.zeros([2, 3]), recurrent).numpy()
     np.testing.assert_array_equal(whole[2:, 0], rest[:, 0])
     assert not np.allclose(whole[2:, 1], rest[:, 1])
 
 
-@pytest.mark.parametrize("model", [ModelSettings(units=16), ModelSettings(units=8, layers=2, embedding="separate")])
+FORMS = [
+    ModelSettings(units=16),
+    ModelSettings(units=8, layers=2, embedding="separate"),
+    ModelSettings(units=8, embedding="one-hot"),
+    ModelSettings(units=8, layers=2, embedding="one-hot"),
+]
+
+
+@pytest.mark.parametrize("model", FORMS)
 def test_offline_states_are_those_of_serving(model: ModelSettings) -> None:
     random = np.random.default_rng(4)
     weights = initial_weights(40, model, 1)
@@ -69,8 +79,23 @@ def test_offline_states_are_those_of_serving(model: ModelSettings) -> None:
     scorer = Scorer(weights)
     at = 0
     for row in rows[:12]:
-        hidden = np.zeros((1, model.units * model.layers), np.float32)
+        hidden = scorer.start(1)
         for item in row:
             hidden = scorer.step(hidden, np.array([item], np.int32))
-            np.testing.assert_allclose(states[at], hidden[0], atol=1e-5)
+            np.testing.assert_allclose(states[at], hidden[0, : states.shape[1]], atol=1e-5)
             at += 1
+
+
+def test_one_hot_inputs_are_the_identity_as_embedding() -> None:
+    """The rows of the kernel that are gathered are the products of one-hot vectors and the kernel."""
+    weights = initial_weights(7, ModelSettings(units=5, embedding="one-hot"), 1)
+    kernel = weights["gru.0.kernel"]
+    assert kernel.shape == (7, 15)
+    sessions = sessions_of([[0, 3, 6], [2, 2]])
+    ours = hidden_states(weights, sessions)
+    for start, end in pairwise(sessions.starts):
+        hidden = tf.zeros([1, 5])
+        for event in range(start, end):
+            projected = np.eye(7, dtype=np.float32)[sessions.items[event]][None] @ kernel + weights["gru.0.bias"]
+            hidden = step(tf.constant(projected), hidden, weights["gru.0.recurrent"])
+            np.testing.assert_allclose(ours[event], hidden[0], atol=1e-6)

@@ -29,10 +29,42 @@ def test_the_loss_is_the_softmax_over_other_visitors_clicks_with_logq(logq: floa
     for own, other in ((0, 1), (1, 0)):
         for click in range(2):
             target, score = ROWS[own][click + 1], scores[own, click]
-            rivals = [item for item in ROWS[other][1:] if item != target]
+            # In this log no item follows itself, so the one just clicked is no rival.
+            rivals = [item for item in ROWS[other][1:] if item not in (target, ROWS[own][click])]
             weighted = [np.exp(score[item]) / expected_count[item] ** logq for item in rivals]
             loss += np.log1p(sum(weighted) / np.exp(score[target]))
 
     learner = Learner(weights, batches, settings)
     learner.step(batches, 0, 0)
     assert learner.loss_sum == pytest.approx(loss, rel=1e-5)
+
+
+def gradient_norm(clip: float) -> float:
+    """The norm of the gradient that the first step goes by: Adagrad then holds the square of each number of it."""
+    settings = TrainingSettings(samples=0, clip_norm=clip, batch_size=2, seed=3)
+    batches = session_parallel(sessions_of(ROWS), 2, 2)
+    learner = Learner(initial_weights(5, ModelSettings(units=6), seed=1), batches, settings)
+    learner.step(batches, 0, 0)
+    squares = [value.numpy().sum() for name, value in learner.state.items() if name.startswith("accumulator.")]
+    assert len(squares) == len(learner.weights) - 1  # revisits are not learnt by steps
+    return float(np.sqrt(sum(squares)))
+
+
+def test_gradients_of_all_weights_together_are_clipped() -> None:
+    whole = gradient_norm(0.0)
+    assert gradient_norm(whole / 3) == pytest.approx(whole / 3, rel=1e-5)
+    assert gradient_norm(whole * 3) == pytest.approx(whole, rel=1e-5)
+
+
+def test_steps_go_by_the_schedule() -> None:
+    """Adagrad's first change is as long as the rate; the first of 2 steps of warmup has half of it."""
+    batches = session_parallel(sessions_of(ROWS), 2, 2)
+    start = initial_weights(5, ModelSettings(units=6), seed=1)
+    moved = []
+    for warmup in (0.0, 0.5):
+        settings = TrainingSettings(samples=0, batch_size=2, learning_rate=0.1, warmup=warmup, epochs=2)
+        assert len(batches) * settings.epochs == 4
+        learner = Learner(start, batches, settings)
+        learner.step(batches, 0, 0)
+        moved.append(learner.weights["gru.0.kernel"] - start["gru.0.kernel"])
+    np.testing.assert_allclose(moved[1], moved[0] / 2, atol=1e-7)

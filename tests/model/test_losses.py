@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recsys.model.losses import bpr_max, sampled_cross_entropy
+from recsys.model.losses import bpr_max, sampled_cross_entropy, top1_max
 from recsys.model.sampling import NegativeSampler
 
 NOTHING = np.zeros((1, 2), np.bool_)
@@ -36,11 +36,19 @@ def test_bpr_max_by_hand() -> None:
     assert loss.numpy() == pytest.approx([-log(below) + 0.5 * weights[1] * 4])
 
 
+def test_top1_max_by_hand() -> None:
+    weights = np.array([exp(0.0), exp(2.0)]) / (exp(0.0) + exp(2.0))
+    above = np.array([sigmoid(0 - 1) + sigmoid(0), sigmoid(2 - 1) + sigmoid(4)])
+    loss = top1_max(tf.constant([1.0]), tf.constant([[0.0, 2.0]]), NOTHING)
+    assert loss.numpy() == pytest.approx([weights @ above])
+
+
 LOSSES: dict[str, Callable[[Any, Any, Any], Any]] = {
     "cross-entropy": lambda positive, negatives, excluded: sampled_cross_entropy(
         positive, negatives, tf.constant(np.log([0.3, 1.0, 2.0, 5.0])), excluded
     ),
     "bpr-max": lambda positive, negatives, excluded: bpr_max(positive, negatives, excluded, 0.7),
+    "top1-max": top1_max,
 }
 
 

@@ -1,38 +1,81 @@
-"""Adagrad with momentum, whole and by rows."""
+"""Optimisers against arithmetic by hand and against Keras's, whole and by rows."""
+
+from math import sqrt
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from recsys.model.optimizer import EPSILON, AdagradMomentum
+from recsys.model.optimizer import ADAM_EPSILON, EPSILON, Adagrad, Adam, Optimizer, Rule, rows_once
+
+RULES = [Adagrad(0.0), Adagrad(0.3), Adam(), Adam(0.1)]
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.4])
-def test_two_steps_by_hand(momentum: float) -> None:
+def test_two_steps_of_adagrad_by_hand(momentum: float) -> None:
     weight = tf.Variable([1.0, -2.0])
-    optimizer = AdagradMomentum({"w": weight}, learning_rate=0.1, momentum=momentum)
+    optimizer = Optimizer({"w": weight}, Adagrad(momentum))
     first, second = np.array([0.5, -1.0]), np.array([0.25, 2.0])
     change = -0.1 * first / np.sqrt(first**2 + EPSILON)
     expected = np.array([1.0, -2.0]) + change
-    optimizer.apply("w", tf.constant(first, tf.float32))
+    optimizer.apply({"w": tf.constant(first, tf.float32)}, 0.1)
     np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-6)
     change = momentum * change - 0.1 * second / np.sqrt(first**2 + second**2 + EPSILON)
-    optimizer.apply("w", tf.constant(second, tf.float32))
+    optimizer.apply({"w": tf.constant(second, tf.float32)}, 0.1)
     np.testing.assert_allclose(weight.numpy(), expected + change, rtol=1e-6)
 
 
-def test_rows_that_stand_twice_add_up_and_others_stay() -> None:
-    """Updating rows equals updating the whole table with the summed gradient, where every row is touched."""
+def test_adamw_on_rows_by_hand() -> None:
+    """Row 1 is touched in the first and the third step: those are its first and second. Row 0 never is."""
+    weight = tf.Variable([[1.0], [2.0], [3.0]])
+    optimizer = Optimizer({"w": weight}, Adam(decay=0.1))
+    for row, gradient in ((1, 4.0), (2, 1.0), (1, -1.0)):
+        optimizer.apply({"w": rows_once(tf.constant([row]), tf.constant([[gradient]]))[0]}, 0.5)
+    first = 4 / (4 + ADAM_EPSILON)  # both averages, corrected, are of one gradient
+    mean = (0.9 * 0.1 * 4 + 0.1 * -1) / (1 - 0.9**2)
+    square = (0.999 * 0.001 * 16 + 0.001 * 1) / (1 - 0.999**2)
+    after_one = 2 - 0.5 * (first + 0.1 * 2)
+    after_two = after_one - 0.5 * (mean / (sqrt(square) + ADAM_EPSILON) + 0.1 * after_one)
+    np.testing.assert_allclose(weight.numpy().ravel(), [1, after_two, 3 - 0.5 * (1 + 0.1 * 3)], rtol=1e-4)
+    assert optimizer.slots["count.w"].numpy().ravel().tolist() == [0, 2, 1]
+    assert optimizer.slots["mean.w"].numpy()[0] == optimizer.slots["square.w"].numpy()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "theirs"),
+    [
+        (Adagrad(0.0), tf.keras.optimizers.Adagrad(0.05, initial_accumulator_value=0, epsilon=EPSILON)),
+        (Adam(), tf.keras.optimizers.Adam(0.05)),
+        (Adam(0.02), tf.keras.optimizers.AdamW(0.05, weight_decay=0.02)),
+    ],
+)
+def test_whole_tensors_change_as_with_keras(rule: Rule, theirs: Any) -> None:
     random = np.random.default_rng(1)
     start = random.normal(size=(4, 3)).astype(np.float32)
-    rows, whole = tf.Variable(start), tf.Variable(start)
-    by_rows, by_whole = (AdagradMomentum({"w": variable}, 0.1, 0.3) for variable in (rows, whole))
+    ours, keras = tf.Variable(start), tf.Variable(start)
+    optimizer = Optimizer({"w": ours}, rule)
+    for _ in range(20):
+        gradient = tf.constant(random.normal(size=(4, 3)), tf.float32)
+        optimizer.apply({"w": gradient}, 0.05)
+        theirs.apply_gradients([(gradient, keras)])
+    np.testing.assert_allclose(ours.numpy(), keras.numpy(), rtol=1e-4, atol=5e-5)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rows_that_stand_twice_add_up_and_others_stay(rule: Rule) -> None:
+    """Rows change as a whole tensor of them would, by the sum of their gradients."""
+    random = np.random.default_rng(1)
+    start = random.normal(size=(4, 3)).astype(np.float32)
+    table, three = tf.Variable(start), tf.Variable(start[[0, 2, 3]])
+    by_rows, by_whole = Optimizer({"w": table}, rule), Optimizer({"w": three}, rule)
     for _ in range(3):
         gradients = random.normal(size=(5, 3)).astype(np.float32)
-        touched = np.array([2, 0, 2, 3, 2])
-        summed = np.zeros((4, 3), np.float32)
-        np.add.at(summed, touched, gradients)
-        by_rows.apply_rows("w", tf.constant(touched), tf.constant(gradients))
-        by_whole.apply("w", tf.constant(summed))
-    np.testing.assert_allclose(rows.numpy(), whole.numpy(), rtol=1e-5)
-    np.testing.assert_array_equal(rows.numpy()[1], start[1])
+        by_rows.apply({"w": rows_once(tf.constant([2, 0, 2, 3, 2]), tf.constant(gradients))[0]}, 0.1)
+        summed = np.stack([gradients[1], gradients[[0, 2, 4]].sum(axis=0), gradients[3]])
+        by_whole.apply({"w": tf.constant(summed)}, 0.1)
+    np.testing.assert_allclose(table.numpy()[[0, 2, 3]], three.numpy(), rtol=1e-5)
+    np.testing.assert_array_equal(table.numpy()[1], start[1])
+    for name, slot in by_rows.slots.items():
+        np.testing.assert_allclose(slot.numpy()[[0, 2, 3]], by_whole.slots[name].numpy(), rtol=1e-5)
+        assert (slot.numpy()[1] == 0).all()

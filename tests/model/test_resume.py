@@ -54,14 +54,18 @@ def finish(process: "subprocess.Popen[bytes]") -> str:
     return stderr.decode()
 
 
-def test_killed_and_resumed_is_as_unbroken(dataset: Path, tmp_path: Path) -> None:
+ADAMW = "--optimizer adamw --learning-rate 0.003 --schedule cosine --warmup 0.2 --clip-norm 0.5"
+
+
+@pytest.mark.parametrize("options", [(), ADAMW.split()], ids=["default", "adamw on a schedule"])
+def test_killed_and_resumed_is_as_unbroken(dataset: Path, tmp_path: Path, options: list[str]) -> None:
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    said = finish(train(dataset, unbroken))
+    said = finish(train(dataset, unbroken, *options))
     history = orjson.loads((unbroken / "history.json").read_bytes())
     assert [epoch["number"] for epoch in history] == [1, 2, 3]
     assert len(said.splitlines()) == len(history), f"a line an epoch and no other noise: {said}"
 
-    process = train(dataset, broken)
+    process = train(dataset, broken, *options)
     deadline = time.monotonic() + 60
     while not (broken / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
@@ -70,12 +74,12 @@ def test_killed_and_resumed_is_as_unbroken(dataset: Path, tmp_path: Path) -> Non
     assert process.returncode == -signal.SIGKILL
     assert not (broken / "model").exists(), "killed too late"
 
-    refused = train(dataset, broken)
+    refused = train(dataset, broken, *options)
     _, stderr = refused.communicate(timeout=60)
     assert refused.returncode == 1
     assert b"--resume or --overwrite" in stderr
 
-    finish(train(dataset, broken, "--resume"))
+    finish(train(dataset, broken, "--resume", *options))
     one, other = (load_file(run / "model" / WEIGHTS) for run in (unbroken, broken))
     assert one.keys() == other.keys()
     assert all((one[name] == other[name]).all() for name in one)

@@ -1,0 +1,1 @@
+"""The search for better settings, on validation sessions and never on test ones."""
