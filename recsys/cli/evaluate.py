@@ -109,8 +109,9 @@ def _compare(model: Recommender, bound: Oracle | None, sessions: Sessions, learn
     from recsys.evaluation.popularity import Popularity
     from recsys.evaluation.session_popularity import SessionPopularity
     from recsys.evaluation.vmis_knn import VMISKNN
+    from recsys.evaluation.vsknn import VSKNN
 
-    baselines: list[Baseline] = [Popularity(), SessionPopularity(), ItemKNN(), VMISKNN()]
+    baselines: list[Baseline] = [Popularity(), SessionPopularity(), ItemKNN(), VMISKNN(), VSKNN()]
     names = [model.name, *(baseline.name for baseline in baselines), *([bound.name] if bound else [])]
     with progress() as display:
         predictions = sessions.events - len(sessions)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,29 @@ class ItemFigure:
 
 
 @dataclass(frozen=True)
+class Lead:
+    """How far the model is ahead of a baseline in a metric: the difference with its paired 95% interval.
+
+    ``base`` is the baseline's own figure.
+    """
+
+    baseline: str
+    base: float
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> Literal["ahead", "level", "behind"]:
+        """Level where the interval holds 0."""
+        return "ahead" if self.low > 0 else "behind" if self.high < 0 else "level"
+
+    def relative(self, difference: float) -> float:
+        """A difference in percent of the baseline's figure."""
+        return 100 * difference / self.base if self.base else float("nan")
+
+
+@dataclass(frozen=True)
 class Comparison:
     """What several recommenders did on the same sessions.
 
@@ -87,9 +110,13 @@ class Comparison:
         """What everyone was asked."""
         return self.model.predictions
 
-    def best_baseline(self, metric: str) -> Result:
-        """The baseline to beat in ``metric``."""
-        return max(self.baselines, key=lambda result: result.as_dict()[metric])
+    def leads(self, metric: str) -> list[Lead]:
+        """The model's lead over each baseline, the best baseline first."""
+        found = []
+        for other in self.baselines:
+            base, low_high = other.as_dict()[metric], self.model.difference(other, metric)
+            found.append(Lead(other.name, base, self.model.as_dict()[metric] - base, *low_high))
+        return sorted(found, key=lambda lead: -lead.base)
 
     @cached_property
     def by_position(self) -> list[Group]:
@@ -135,7 +162,7 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """All figures, as plain values."""
-        best = {metric: self.best_baseline(metric) for metric in (RECALL, MRR)}
+        best = {metric: self.leads(metric)[0] for metric in (RECALL, MRR)}
         return {
             "sessions": len(self.sessions),
             "predictions": len(self.predictions),
@@ -151,11 +178,12 @@ class Comparison:
             ],
             "ahead_of_best_baseline": {
                 metric: {
-                    "baseline": other.name,
-                    "difference": self.model.as_dict()[metric] - other.as_dict()[metric],
-                    "interval": list(self.model.difference(other, metric)),
+                    "baseline": lead.baseline,
+                    "difference": lead.difference,
+                    "interval": [lead.low, lead.high],
+                    "verdict": lead.verdict,
                 }
-                for metric, other in best.items()
+                for metric, lead in best.items()
             },
             "best_possible_expected": None if self.expected is None else {RECALL: self.expected},
             "by_position": [_group_as_dict(group) for group in self.by_position],

@@ -10,13 +10,17 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from recsys.evaluation.comparison import Comparison, Group
+from recsys.evaluation.comparison import Comparison, Group, Lead
 from recsys.evaluation.protocol import Result
 
 INK, FAINT, MODEL, BOUND, BASELINE = "#1c2430", "#dfe4ea", "#2459d3", "#12805c", "#9aa5b4"
-_DASHES = ["-", "--", "-.", ":"]
-_STYLE: Any = {
+# What the page calls each colour (style.html), which lets it be another one on a dark screen.
+_NAMES = {INK: "ink", FAINT: "line", MODEL: "model", BOUND: "good", BASELINE: "baseline"}
+_BASELINES = {"#8a94a3": "line-1", "#3f9aa8": "line-2", "#d9822b": "line-3", "#b0509b": "line-4", "#7a5cc9": "line-5"}
+_WIDTH = 5.2  # inches: two plots stand side by side, or one above the other in a narrow window
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "recsys",
     "font.family": "sans-serif",
@@ -36,14 +40,15 @@ _STYLE: Any = {
 
 
 def headline(comparison: Comparison, metric: str, title: str) -> str:
-    """Everyone's ``metric`` as bars with intervals."""
-    with matplotlib.rc_context(_STYLE):
-        everyone = comparison.everyone[::-1]
-        figure = Figure(figsize=(5.2, 0.5 + 0.42 * len(everyone)), layout="constrained")
+    """Everyone's ``metric`` as bars with intervals, the best on top."""
+    with matplotlib.rc_context(STYLE):
+        everyone = sorted(comparison.everyone, key=lambda result: result.as_dict()[metric])
+        figure = Figure(figsize=(_WIDTH, 0.5 + 0.42 * len(everyone)), layout="constrained")
         axes = figure.subplots()
         values = np.array([result.as_dict()[metric] for result in everyone])
         limits = np.array([result.intervals[metric] for result in everyone])
-        colours = [_colour(comparison, result) for result in everyone]
+        main = {id(comparison.model): MODEL, id(comparison.bound): BOUND}
+        colours = [main.get(id(result), BASELINE) for result in everyone]
         axes.barh([result.name for result in everyone], values, color=colours, height=0.66)
         axes.hlines(range(len(everyone)), limits[:, 0], limits[:, 1], color=INK, linewidth=1.2)
         for place, (value, high) in enumerate(zip(values, limits[:, 1], strict=True)):
@@ -52,108 +57,134 @@ def headline(comparison: Comparison, metric: str, title: str) -> str:
         axes.set_xticks([])
         axes.spines[["bottom", "left"]].set_visible(False)
         axes.set_title(title, loc="left", fontweight="bold", fontsize=11)
-        return _svg(figure)
+        return as_svg(figure)
 
 
-def breakdown(comparison: Comparison, groups: Sequence[Group], axis: str) -> str:
-    """Recall@20 and MRR@20 of everyone, group by group; a band shows the model's interval."""
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(10.6, 3.3), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        for axes, metric, title in ((left, "recall", "Recall@20"), (right, "mrr", "MRR@20")):
-            for number, result in enumerate(comparison.everyone):
-                figures = [getattr(group, metric)[result.name] for group in groups]
-                values = [one.value for one in figures]
-                if result is comparison.model:
-                    limits = np.array([one.interval for one in figures])
-                    axes.fill_between(range(len(groups)), limits[:, 0], limits[:, 1], color=MODEL, alpha=0.15, lw=0)
-                _line(axes, comparison, result, number, range(len(groups)), values)
-            axes.set_xticks(range(len(groups)), [f"{group.label}\n{group.predictions:,}" for group in groups])
-            axes.set_ylim(bottom=0)
-            axes.grid(axis="y", color=FAINT, linewidth=0.8)
-            axes.spines["left"].set_visible(False)
-            axes.set_title(title, loc="left", fontweight="bold", fontsize=11)
-            axes.set_xlabel(f"{axis} (and number of predictions)")
-        _legend(figure, left)
-        return _svg(figure)
+def leads(found: Sequence[Lead], title: str) -> str:
+    """How far the model is ahead of each baseline, with intervals; left of the line it is behind."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(_WIDTH, 0.5 + 0.42 * len(found)), layout="constrained")
+        axes = figure.subplots()
+        for place, lead in enumerate(reversed(found)):
+            colour = MODEL if lead.verdict == "ahead" else INK
+            axes.hlines(place, lead.low, lead.high, color=colour, linewidth=2.4)
+            axes.plot(lead.difference, place, marker="o", color=colour, markersize=6)
+            axes.annotate(
+                f"{lead.difference:+.3f}", (lead.high, place), (7, 0), textcoords="offset points", va="center"
+            )
+        low, high = min(0.0, *(lead.low for lead in found)), max(0.0, *(lead.high for lead in found))
+        axes.set_xlim(low - 0.04 * (high - low), high + 0.22 * (high - low))
+        axes.set_ylim(-0.6, len(found) - 0.4)
+        axes.set_yticks(range(len(found)), [lead.baseline for lead in reversed(found)])
+        axes.axvline(0, color=INK, linewidth=1)
+        axes.grid(axis="x", color=FAINT, linewidth=0.8)
+        axes.spines[["bottom", "left"]].set_visible(False)
+        axes.set_title(title, loc="left", fontweight="bold", fontsize=11)
+        return as_svg(figure)
+
+
+def breakdown(comparison: Comparison, groups: Sequence[Group], metric: str, title: str, axis: str) -> str:
+    """``metric`` (``recall`` or ``mrr``) of everyone, group by group; a band shows the model's interval."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(_WIDTH, 3.3), layout="constrained")
+        axes = figure.subplots()
+        places = range(len(groups))
+        for result in comparison.everyone[::-1]:
+            figures = [getattr(group, metric)[result.name] for group in groups]
+            if result is comparison.model:
+                limits = np.array([one.interval for one in figures])
+                axes.fill_between(places, limits[:, 0], limits[:, 1], color=MODEL, alpha=0.18, lw=0)
+            _line(axes, comparison, result, places, [one.value for one in figures])
+        axes.set_xticks(places, [f"{group.label}\n{group.predictions:,}" for group in groups])
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="y", color=FAINT, linewidth=0.8)
+        axes.spines["left"].set_visible(False)
+        axes.set_title(title, loc="left", fontweight="bold", fontsize=11)
+        axes.set_xlabel(f"{axis} (and number of predictions)")
+        return as_svg(figure)
 
 
 def concentration(comparison: Comparison) -> str:
     """Which share of the recommendations goes to the most popular items, and which share of the clicks did."""
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(5.3, 3.6), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(_WIDTH, 3.8), layout="constrained")
         axes = figure.subplots()
         share = np.linspace(0, 100, len(comparison.counts) + 1)
         thin = np.unique(np.linspace(0, len(share) - 1, 400).astype(int))
-        for number, result in enumerate(comparison.results):
-            _line(axes, comparison, result, number, share[thin], 100 * comparison.concentration(result)[thin], "")
-        axes.plot(share[thin], 100 * comparison.demand[thin], color="#d9822b", linewidth=2.2, label="what was clicked")
+        for result in comparison.everyone[::-1]:
+            _line(axes, comparison, result, share[thin], 100 * comparison.concentration(result)[thin], "")
+        axes.plot(share[thin], 100 * comparison.demand[thin], color=INK, linewidth=1.6, linestyle="--")
         axes.set_xlabel("% of items, most popular first")
         axes.set_ylabel("% of recommendations")
         axes.grid(color=FAINT, linewidth=0.8)
         axes.set_xlim(0, 100)
         axes.set_ylim(0, 102)
-        axes.legend(loc="lower right", fontsize=9)
-        return _svg(figure)
+        return as_svg(figure)
 
 
-def learning_curves(history: Sequence[dict[str, Any]]) -> str:
-    """Loss and validation Recall@20 by epoch."""
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(10.6, 3.0), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        for phase, label, colour in (("search", "search", MODEL), ("final", "final training", BOUND)):
-            epochs = [epoch for epoch in history if epoch["phase"] == phase]
-            if epochs:
-                numbers = [epoch["number"] for epoch in epochs]
-                left.plot(numbers, [epoch["loss"] for epoch in epochs], color=colour, marker="o", label=label)
-        validated = [epoch for epoch in history if epoch["validation"]]
-        for metric, label, colour in (("recall@20", "Recall@20", MODEL), ("mrr@20", "MRR@20", BASELINE)):
-            numbers, values = [e["number"] for e in validated], [e["validation"][metric] for e in validated]
-            right.plot(numbers, values, color=colour, marker="o", label=label)
-        for axes, title in ((left, "Training loss"), (right, "On validation sessions")):
-            axes.set_title(title, loc="left", fontweight="bold", fontsize=11)
-            axes.grid(axis="y", color=FAINT, linewidth=0.8)
-            axes.spines["left"].set_visible(False)
-            axes.xaxis.get_major_locator().set_params(integer=True)
-            axes.set_xlabel("epoch")
-        right.set_ylim(bottom=0)
-        left.legend()
-        if validated:
-            right.legend(loc="center right")
-        else:
-            right.text(0.5, 0.5, "no validation split", transform=right.transAxes, ha="center", color=BASELINE)
-        return _svg(figure)
+def legend(comparison: Comparison) -> dict[str, str]:
+    """The page's name of each recommender's colour."""
+    names = _NAMES | _BASELINES
+    return {result.name: names[_colour(comparison, result)] for result in comparison.everyone}
+
+
+def training_loss(history: Sequence[dict[str, Any]]) -> str:
+    """Loss by epoch, of the search and of the final training."""
+    lines = []
+    for phase, label, colour in (("search", "search", MODEL), ("final", "final training", BOUND)):
+        epochs = [epoch for epoch in history if epoch["phase"] == phase]
+        lines.append((label, colour, [(epoch["number"], epoch["loss"]) for epoch in epochs]))
+    return _curves(lines, "Training loss")
+
+
+def validation_curves(history: Sequence[dict[str, Any]]) -> str:
+    """Recall@20 and MRR@20 on validation sessions by epoch; empty without them."""
+    validated = [epoch for epoch in history if epoch["validation"]]
+    if not validated:
+        return ""
+    lines = []
+    for metric, label, colour in (("recall@20", "Recall@20", MODEL), ("mrr@20", "MRR@20", BASELINE)):
+        lines.append((label, colour, [(epoch["number"], epoch["validation"][metric]) for epoch in validated]))
+    return _curves(lines, "On validation sessions", from_zero=True)
+
+
+def _curves(lines: Sequence[tuple[str, str, list[tuple[int, float]]]], title: str, from_zero: bool = False) -> str:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(_WIDTH, 3.0), layout="constrained")
+        axes = figure.subplots()
+        for label, colour, points in lines:
+            if points:
+                axes.plot(*zip(*points, strict=True), color=colour, marker="o", label=label)
+        axes.set_title(title, loc="left", fontweight="bold", fontsize=11)
+        axes.grid(axis="y", color=FAINT, linewidth=0.8)
+        axes.spines["left"].set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("epoch")
+        if from_zero:
+            axes.set_ylim(bottom=0)
+        axes.legend()
+        return as_svg(figure)
 
 
 def _colour(comparison: Comparison, result: Result) -> str:
-    return MODEL if result is comparison.model else BOUND if result is comparison.bound else BASELINE
+    if result is comparison.model or result is comparison.bound:
+        return MODEL if result is comparison.model else BOUND
+    number = next(number for number, other in enumerate(comparison.baselines) if other is result)
+    return list(_BASELINES)[number % len(_BASELINES)]
 
 
-def _line(
-    axes: Axes, comparison: Comparison, result: Result, number: int, places: Any, values: Any, marker: str = "o"
-) -> None:
+def _line(axes: Axes, comparison: Comparison, result: Result, places: Any, values: Any, marker: str = "o") -> None:
     colour = _colour(comparison, result)
-    baseline = colour == BASELINE
-    axes.plot(
-        places,
-        values,
-        color=colour,
-        linewidth=1.4 if baseline else 2.2,
-        linestyle=_DASHES[(number - 1) % len(_DASHES)] if baseline else "-",
-        marker=marker,
-        markersize=3 if baseline else 5,
-        label=result.name,
-    )
+    main = colour not in _BASELINES
+    width, size = (2.4, 5) if main else (1.5, 3.5)
+    axes.plot(places, values, color=colour, linewidth=width, marker=marker, markersize=size)
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), handlelength=2.6)
-
-
-def _svg(figure: Figure) -> str:
+def as_svg(figure: Figure) -> str:
+    """The figure as an element to put into a page; the same figure gives the same text."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
+    for colour, name in (_NAMES | _BASELINES).items():
+        text = text.replace(colour, f"var(--{name})")
     return text[text.index("<svg") :]

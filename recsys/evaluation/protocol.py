@@ -2,10 +2,12 @@
 
 Every event of a test session but its first is one prediction, made from all events before it in the session. There is
 no sampling of candidates, and no case is left out: a recommender that yields fewer rows than there are predictions, or
-a score that is not a number, is refused. The split is by time only and is not made here: it is the dataset's.
+a score that is not a number, is refused, and so is one whose scores depend on what comes later (see
+:mod:`recsys.evaluation.peeking`). The split is by time only and is not made here: it is the dataset's.
 
 The rank of the target is the number of items with a score at least as high, itself included. So a recommender that
-gives every item the same score ranks every target last.
+gives every item the same score ranks every target last, and a target that is never recommended counts as missed however
+few items there are.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ from numpy.typing import NDArray
 
 from recsys.errors import InputError
 from recsys.evaluation.metrics import Interval, bootstrap, hits, interval, reciprocal_ranks
+from recsys.evaluation.peeking import PeekingCheck
 from recsys.sessions import Sessions
 
 KS = (1, 5, 10, 20)
 LIST_LENGTH = 20  # items in a recommendation list, for coverage
+NEVER = int(np.iinfo(np.int32).max)  # the rank of a target that is not recommended at all
 # One chunk has at most so many scores (16 MiB) and predictions, which bounds the memory of an evaluation.
 CHUNK_SCORES, CHUNK_ROWS = 1 << 22, 2048
 
@@ -36,8 +40,9 @@ class Recommender(Protocol):
     def predict(self, sessions: Sessions) -> Iterator[NDArray[np.float32]]:
         """Scores over all items for each prediction in order, in chunks ``[n, items]``.
 
-        A prediction is each event but the first of its session, given all events before it in the session. ``-inf``
-        says that an item is never recommended.
+        A prediction is each event but the first of its session, given all events before it in the session: its scores
+        must be the same, to the bit, whatever comes later and whatever other sessions there are. ``-inf`` says that
+        an item is never recommended.
         """
         ...
 
@@ -173,16 +178,18 @@ def evaluate(
         advance: called with the number of predictions in each chunk, to show progress.
 
     Raises:
-        InputError: there is nothing to predict, or the recommender breaks its contract: wrong shape, a NaN, or
-            another number of rows than there are predictions.
+        InputError: there is nothing to predict, or the recommender breaks its contract: wrong shape, a NaN,
+            another number of rows than there are predictions, or scores that depend on what comes later.
     """
     predictions, items = Predictions.of(sessions), len(counts)
     if not len(predictions):
         raise InputError("nothing to evaluate: no session has a second event")
     ranks = np.zeros(len(predictions), np.int32)
     recommended = np.zeros(items, np.int64)
+    check = PeekingCheck(predictions, sessions, items)
     done = 0
-    for scores in recommender.predict(sessions):
+    for chunk in recommender.predict(sessions):
+        scores = np.asarray(chunk, np.float32)
         if scores.ndim != 2 or scores.shape[1] != items:
             raise InputError(f"{recommender.name} gave scores of shape {scores.shape}, not [n, {items}]")
         target = predictions.target[done : done + len(scores)]
@@ -190,10 +197,12 @@ def evaluate(
             raise InputError(f"{recommender.name} gave more rows of scores than the {len(predictions)} predictions")
         ranks[done : done + len(scores)] = pessimistic_ranks(scores, target, recommender.name)
         recommended += np.bincount(top_items(scores), minlength=items)
+        check.keep(done, scores)
         done += len(scores)
         advance(len(scores))
     if done < len(predictions):
         raise InputError(f"{recommender.name} gave {done} rows of scores for {len(predictions)} predictions")
+    check.verify(recommender)
     return Result(recommender.name, ranks, recommended, predictions, tuple(ks))
 
 
@@ -202,6 +211,8 @@ def pessimistic_ranks(
 ) -> NDArray[np.int64]:
     """``[n]``: how many items of ``scores`` ``[n, items]`` score at least as high as the target, itself included.
 
+    :data:`NEVER` where the target scores ``-inf``.
+
     Raises:
         InputError: a score is NaN.
     """
@@ -209,6 +220,7 @@ def pessimistic_ranks(
         raise InputError(f"{name} gave a score that is not a number")
     own = scores[np.arange(len(target)), target]
     ranks: NDArray[np.int64] = np.count_nonzero(scores >= own[:, None], axis=1)
+    ranks[own == -np.inf] = NEVER
     return ranks
 
 

@@ -11,13 +11,14 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from recsys.evaluation import plots
-from recsys.evaluation.comparison import FEWEST, MRR, RECALL, Comparison
+from recsys.evaluation.comparison import FEWEST, MRR, RECALL, Comparison, Group
 from recsys.evaluation.protocol import Predictions, Recommender, pessimistic_ranks
 from recsys.sessions import Sessions
 from recsys.vocabulary import Vocabulary
 
 SAMPLES, SHOWN, LISTED = 8, 8, 10  # sample sessions, items shown of each list, most and least predictable items
 _SAMPLE_LENGTHS = (3, 7)
+_TITLES = {RECALL: "Recall@20", MRR: "MRR@20"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ def render(
 ) -> str:
     """The report as HTML; ``history`` are the epochs of training, empty where they are not known."""
     best, worst = comparison.predictable(LISTED)
+    leads = {metric: comparison.leads(metric) for metric in (RECALL, MRR)}
     environment = Environment(
         loader=PackageLoader("recsys.evaluation", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -65,7 +67,8 @@ def render(
         mrr=MRR,
         fewest=FEWEST,
         shown=SHOWN,
-        lead={metric: lead(comparison, metric) for metric in (RECALL, MRR)},
+        lead={metric: found[0] for metric, found in leads.items()},
+        colours=plots.legend(comparison),
         ids=vocabulary.ids,
         best=best,
         worst=worst,
@@ -74,38 +77,22 @@ def render(
         validated=any(epoch["validation"] for epoch in history),
         samples=samples(comparison.sessions, model, vocabulary),
         plots={
-            RECALL: plots.headline(comparison, RECALL, "Recall@20"),
-            MRR: plots.headline(comparison, MRR, "MRR@20"),
-            "position": plots.breakdown(comparison, comparison.by_position, "place of the click in its session"),
-            "popularity": plots.breakdown(comparison, comparison.by_popularity, "popularity of the clicked item"),
-            "length": plots.breakdown(comparison, comparison.by_length, "clicks in the session"),
+            "headline": [plots.headline(comparison, metric, title) for metric, title in _TITLES.items()],
+            "leads": [plots.leads(leads[metric], f"Lead in {title}") for metric, title in _TITLES.items()],
+            "position": _breakdown(comparison, comparison.by_position, "place of the click"),
+            "popularity": _breakdown(comparison, comparison.by_popularity, "popularity of the item"),
+            "length": _breakdown(comparison, comparison.by_length, "clicks in the session"),
             "concentration": plots.concentration(comparison),
-            "learning": plots.learning_curves(history) if history else "",
+            "learning": [plots.training_loss(history), plots.validation_curves(history)] if history else [],
         },
     )
 
 
-@dataclass(frozen=True)
-class Lead:
-    """How far the model is ahead of the best baseline, relative to it; ``clear`` if the interval is all above 0."""
-
-    baseline: str
-    relative: float
-    low: float
-    high: float
-
-    @property
-    def clear(self) -> bool:
-        """Whether the lead is more than chance."""
-        return self.low > 0
-
-
-def lead(comparison: Comparison, metric: str) -> Lead:
-    """The model's lead over the best baseline in ``metric``."""
-    best = comparison.best_baseline(metric)
-    base = best.as_dict()[metric] or float("nan")
-    low, high = comparison.model.difference(best, metric)
-    return Lead(best.name, comparison.model.as_dict()[metric] / base - 1, low / base, high / base)
+def _breakdown(comparison: Comparison, groups: Sequence[Group], axis: str) -> list[str]:
+    return [
+        plots.breakdown(comparison, groups, metric, title, axis)
+        for metric, title in (("recall", "Recall@20"), ("mrr", "MRR@20"))
+    ]
 
 
 def samples(sessions: Sessions, model: Recommender, vocabulary: Vocabulary) -> list[Sample]:

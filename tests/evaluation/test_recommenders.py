@@ -18,12 +18,14 @@ from recsys.evaluation.popularity import Popularity
 from recsys.evaluation.protocol import evaluate
 from recsys.evaluation.session_popularity import SessionPopularity
 from recsys.evaluation.vmis_knn import VMISKNN
+from recsys.evaluation.vsknn import VSKNN
 from recsys.sessions import Sessions
 
-Baseline = Popularity | SessionPopularity | ItemKNN | VMISKNN
+Baseline = Popularity | SessionPopularity | ItemKNN | VSKNN | VMISKNN
 Scores = NDArray[np.float32]
-BASELINES: list[Callable[[], Baseline]] = [Popularity, SessionPopularity, ItemKNN, VMISKNN]
-NEIGHBOURS: list[Callable[[], Baseline]] = [ItemKNN, VMISKNN]
+BASELINES: list[Callable[[], Baseline]] = [Popularity, SessionPopularity, ItemKNN, VSKNN, VMISKNN]
+NEIGHBOURS: list[Callable[[], Baseline]] = [ItemKNN, VSKNN, VMISKNN]
+DECAYS: dict[type[VSKNN | VMISKNN], Callable[[int], float]] = {VSKNN: lambda b: 1 / b, VMISKNN: lambda b: 1 - 0.1 * b}
 every_baseline = pytest.mark.parametrize("make", BASELINES)
 
 session_lists = st.lists(st.lists(st.integers(0, 7), min_size=2, max_size=6), min_size=1, max_size=12)
@@ -130,6 +132,7 @@ def test_item_knn_keeps_the_nearest() -> None:
     assert np.isfinite(scores_of(recommender, [0, 1])).tolist() == [[False, True, False]]
 
 
+@settings(deadline=None)
 @given(session_lists)
 def test_item_knn_counts_the_same_in_blocks(sessions: list[list[int]]) -> None:
     whole = scores_of(fitted(ItemKNN, make_sessions(*sessions), 8), *sessions)
@@ -138,29 +141,33 @@ def test_item_knn_counts_the_same_in_blocks(sessions: list[list[int]]) -> None:
         np.testing.assert_array_equal(scores_of(fitted(ItemKNN, make_sessions(*sessions), 8), *sessions), whole)
 
 
-def test_vmis_knn_by_hand() -> None:
+@pytest.mark.parametrize("make", DECAYS)
+def test_session_neighbours_by_hand(make: type[VSKNN | VMISKNN]) -> None:
     # Evolving session 0, 1: weights 1/2 and 2/2. Session A = {0, 2} has similarity 1/2 and its newest match is second
-    # from the end; B = {1, 3} has 1 and first; C = {0, 1, 2} has 3/2 and first. Votes: A 0.8 / 2, B 0.9, C 0.9 * 3 / 2.
-    scores = scores_of(fitted(VMISKNN, make_sessions([0, 2], [1, 3], [0, 1, 2], [4, 5]), 6), [0, 1, 2])[1]
-    a, b, c = 0.4, 0.9, 1.35
+    # from the end; B = {1, 3} has 1 and first; C = {0, 1, 2} has 3/2 and first.
+    scores = scores_of(fitted(make, make_sessions([0, 2], [1, 3], [0, 1, 2], [4, 5]), 6), [0, 1, 2])[1]
+    first, second = {VSKNN: (1, 1 / 2), VMISKNN: (0.9, 0.8)}[make]
+    a, b, c = second / 2, first, first * 3 / 2
     by_hand = [(a + c) * math.log(4 / 2), -math.inf, (a + c) * math.log(4 / 2), b * math.log(4), -math.inf, -math.inf]
     # A common factor (here the length of the evolving session) does not matter.
     assert scores / scores[0] == pytest.approx(np.array(by_hand) / by_hand[0])
 
 
-def test_vmis_knn_looks_at_the_most_recent_sessions_only() -> None:
-    recommender = fitted(lambda: VMISKNN(recent=2), make_sessions([0, 1], [0, 2], [0, 3], [4, 5]), 6)
+@pytest.mark.parametrize("make", DECAYS)
+def test_session_neighbours_are_among_the_most_recent_sessions(make: type[VSKNN | VMISKNN]) -> None:
+    recommender = fitted(lambda: make(recent=2), make_sessions([0, 1], [0, 2], [0, 3], [4, 5]), 6)
     assert np.flatnonzero(np.isfinite(scores_of(recommender, [0, 1])[0])).tolist() == [2, 3]
 
 
-@settings(max_examples=60)
+@pytest.mark.parametrize("make", DECAYS)
+@settings(max_examples=60, deadline=None)
 @given(session_lists, session_lists, st.integers(1, 4), st.integers(1, 3))
-def test_vmis_knn_in_arrays_is_vmis_knn_one_at_a_time(
-    training: list[list[int]], test: list[list[int]], recent: int, k: int
+def test_session_neighbours_in_arrays_are_those_found_one_at_a_time(
+    make: type[VSKNN | VMISKNN], training: list[list[int]], test: list[list[int]], recent: int, k: int
 ) -> None:
-    recommender = fitted(lambda: VMISKNN(recent, k), make_sessions(*training), 8)
+    recommender = fitted(lambda: make(recent, k), make_sessions(*training), 8)
     expected = [
-        vmis_knn_one_at_a_time(training, session[:place], recent, k)
+        one_at_a_time(training, session[:place], recent, k, DECAYS[make])
         for session in test
         for place in range(1, len(session))
     ]
@@ -171,8 +178,10 @@ def test_vmis_knn_in_arrays_is_vmis_knn_one_at_a_time(
         assert found == pytest.approx(votes, rel=1e-5)
 
 
-def vmis_knn_one_at_a_time(training: list[list[int]], evolving: list[int], recent: int, k: int) -> dict[int, float]:
-    """Scores of the items, with weights in places (not divided by the session's length), as VMISKNN describes."""
+def one_at_a_time(
+    training: list[list[int]], evolving: list[int], recent: int, k: int, decay: Callable[[int], float]
+) -> dict[int, float]:
+    """Scores of the items, with weights in places (not divided by the session's length), as SessionKNN describes."""
     distinct = list(dict.fromkeys(reversed(evolving)))  # the last place of each, newest first
     places = {item: len(distinct) - back for back, item in enumerate(distinct)}
     sharing = [number for number, session in enumerate(training) if set(session) & set(distinct)]
@@ -184,5 +193,5 @@ def vmis_knn_one_at_a_time(training: list[list[int]], evolving: list[int], recen
     for number in neighbours:
         newest = min(back for back, item in enumerate(distinct, 1) if item in training[number])
         for item in set(training[number]):
-            votes[item] += (1 - 0.1 * newest) * similarity[number] * math.log(len(training) / holders[item])
+            votes[item] += decay(newest) * similarity[number] * math.log(len(training) / holders[item])
     return {item: vote for item, vote in votes.items() if vote > 0 and item != evolving[-1]}
