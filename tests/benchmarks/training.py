@@ -24,8 +24,8 @@ from recsys.model.gradients import no_negatives
 from recsys.model.gru import step
 from recsys.model.learner import Learner
 from recsys.model.losses import sampled_cross_entropy
-from recsys.model.network import Weights, initial_weights
-from recsys.model.optimizer import AdagradMomentum
+from recsys.model.network import REVISIT, Weights, initial_weights
+from recsys.model.optimizer import Optimizer, rows_once, rule
 from recsys.model.sampling import Negatives
 from recsys.sessions import Sessions
 from recsys.settings import ModelSettings, TrainingSettings
@@ -40,8 +40,8 @@ class PlainLoop:
         items, units = weights["embedding"].shape
         self._settings = settings
         self._negatives = Negatives(batches, items, settings)
-        self._weights = {name: tf.Variable(weight) for name, weight in weights.items()}
-        self._optimizer = AdagradMomentum(self._weights, settings.learning_rate, settings.momentum)
+        self._weights = {name: tf.Variable(weight) for name, weight in weights.items() if name != REVISIT}
+        self._optimizer = Optimizer(self._weights, rule(settings))
         self._hidden = tf.Variable(tf.zeros([settings.batch_size, units]))
         self._loss_sum = tf.Variable(0.0)
         self._call = tf.function(self._click)
@@ -50,6 +50,16 @@ class PlainLoop:
     def loss_sum(self) -> float:
         """Sum of the loss over the events so far; to ask for it waits for the steps under way."""
         return float(self._loss_sum.numpy())
+
+    @property
+    def weights(self) -> Weights:
+        """A copy of the weights as they stand."""
+        return {name: variable.numpy() for name, variable in self._weights.items()}
+
+    def begin_epoch(self) -> None:
+        """Lanes start empty."""
+        self._hidden.assign(tf.zeros_like(self._hidden))
+        self._loss_sum.assign(0.0)
 
     def step(self, batches: Batches, window: int, number: int) -> None:
         """Learn from a window, click by click, each with samples and dropout of its own."""
@@ -74,7 +84,7 @@ class PlainLoop:
             top = self._dropout(after, self._settings.hidden_dropout, seeds[2])
             scores = tf.matmul(top, tf.gather(self._weights["embedding"], candidates), transpose_b=True)
             scores += tf.gather(self._weights["bias"], candidates)
-            excluded = no_negatives(candidates, valid[None, :])
+            excluded = no_negatives(candidates, valid[None, :], inputs[None, :])
             losses = sampled_cross_entropy(tf.linalg.diag_part(scores), scores, log_expected, excluded)
             counts = valid & ~tf.reduce_all(excluded, axis=1)
             loss = tf.reduce_sum(tf.where(counts, losses, 0.0))
@@ -84,9 +94,8 @@ class PlainLoop:
         gradients = tape.gradient(mean, self._weights)
         for name, gradient in gradients.items():
             if isinstance(gradient, tf.IndexedSlices):
-                self._optimizer.apply_rows(name, gradient.indices, gradient.values)
-            else:
-                self._optimizer.apply(name, gradient)
+                (gradients[name],) = rows_once(gradient.indices, gradient.values)
+        self._optimizer.apply(gradients, self._settings.learning_rate)
 
     @staticmethod
     def _dropout(values: Any, rate: float, seed: Any) -> Any:
