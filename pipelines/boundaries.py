@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from recsys.dataset import Split
 from recsys.errors import SettingsError
+from recsys.manifest import Split
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS

@@ -20,10 +20,11 @@ from pipelines.boundaries import Boundaries
 from pipelines.progress import Stages
 from pipelines.tally import Tally, total
 from recsys.columns import Clock
-from recsys.dataset import SPLITS, Counts, Manifest, Size, finish
+from recsys.dataset import SPLITS, finish
 from recsys.errors import InputError, MissingInputError
 from recsys.files import staged_directory
 from recsys.logs.sources import Source, find_sources
+from recsys.manifest import Counts, Manifest, Size
 from recsys.settings import SessionSettings
 from recsys.vocabulary import Vocabulary
 

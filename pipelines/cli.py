@@ -12,7 +12,7 @@ from recsys.cli.options import MOMENT, with_settings
 from recsys.settings import Settings
 
 if TYPE_CHECKING:
-    from recsys.dataset import Manifest
+    from recsys.manifest import Manifest
 
 
 @click.command()

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recsys.columns import EventColumns, hash_texts
+from recsys.columns import EventColumns
 from recsys.dataset import sessions_of, table_of
 from recsys.errors import InputError
+from recsys.hashing import hash_texts
 from recsys.sessions import NO_ID, Assembled, SessionRule, Sessions, assemble
 
 MAX_TYPES = 127  # codes are int8

@@ -24,9 +24,11 @@ from numpy.typing import NDArray
 from pipelines import shards
 from pipelines.clicks import read_clicks
 from pipelines.tally import Tally, total
-from recsys.columns import Clock, hash_texts
-from recsys.dataset import MIN_EVENTS, Split, fingerprint, write_sessions
+from recsys.columns import Clock
+from recsys.dataset import MIN_EVENTS, fingerprint, write_sessions
+from recsys.hashing import hash_texts
 from recsys.logs.sources import Source
+from recsys.manifest import Split
 from recsys.sessions import SessionRule, Sessions
 from recsys.settings import SessionSettings
 

@@ -7,7 +7,7 @@ log costs nanoseconds a row instead of microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from recsys.events import (
     from_mapping,
     identifier,
 )
+from recsys.hashing import buffers, hash_texts
 from recsys.sessions import NO_ID
 
 TimeUnit = Literal["s", "ms", "us"]
@@ -146,30 +147,6 @@ def decode_fields(fields: Mapping[str, Any], clock: Clock, has_session: bool = F
     return _Slow(0, event.user_id, event.item_id, event.timestamp, event.event_type, event.event_id, session)
 
 
-def hash_texts(texts: Sequence[str] | pa.Array) -> NDArray[np.uint64]:
-    """A 64-bit hash of each text's UTF-8 bytes, the same on every machine: uint64 ``[len(texts)]``."""
-    array = texts if isinstance(texts, pa.Array) else pa.array(texts, pa.large_string())
-    offsets, data = _buffers(array.cast(pa.large_string()))
-    padded = np.concatenate((data, np.zeros(8, np.uint8)))
-    # Every byte position as the little-endian word that begins there.
-    words = np.ndarray(len(padded) - 7, "<u8", padded, strides=(1,))
-    lengths = np.diff(offsets)
-    state = scramble(lengths.astype(np.uint64))
-    for done in range(0, int(lengths.max(initial=0)), 8):
-        active = np.flatnonzero(lengths > done)
-        shift = (8 * np.maximum(8 - (lengths[active] - done), 0)).astype(np.uint64)
-        state[active] = scramble(state[active] ^ (words[offsets[active] + done] << shift))
-    return state
-
-
-def scramble(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A bijection of 64-bit words in which each bit of input moves each bit of output (the finaliser of SplitMix64)."""
-    words = words + np.uint64(0x9E3779B97F4A7C15)
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
-
-
 _LIMITS = {
     "user_id": MAX_ID_BYTES,
     "item_id": MAX_ID_BYTES,
@@ -216,7 +193,7 @@ def _plain_texts(column: pa.Array, limit: int, optional: bool) -> tuple[pa.Large
     texts = column.cast(pa.large_string())
     if texts.null_count:
         texts = texts.fill_null("")
-    lengths = np.diff(_buffers(texts)[0])
+    lengths = np.diff(buffers(texts)[0])
     right = (lengths <= limit) & ~_rows_with(texts, _CONTROL)
     return texts, right if optional else right & (lengths > 0)
 
@@ -226,7 +203,7 @@ def _plain_times(column: pa.Array, clock: Clock) -> tuple[NDArray[np.int64], NDA
     texts = None
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         texts = column.cast(pa.large_string()).fill_null("")
-        lengths = np.diff(_buffers(texts)[0])
+        lengths = np.diff(buffers(texts)[0])
         right = (lengths > 0) & (lengths <= _SAFE_DIGITS) & ~_rows_with(texts, _NO_DIGIT)
         values = pc.if_else(pa.array(right), texts, "0").cast(pa.int64()) if not right.all() else texts.cast(pa.int64())
     elif pa.types.is_integer(column.type):
@@ -248,7 +225,7 @@ def _plain_times(column: pa.Array, clock: Clock) -> tuple[NDArray[np.int64], NDA
 
 def _plain_dates(texts: pa.LargeStringArray) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Epoch milliseconds of texts like ``2014-04-07T10:51:09Z`` or ``2014-04-07 10:51:09.277Z``, and which are such."""
-    offsets, data = _buffers(texts)
+    offsets, data = buffers(texts)
     lengths = np.diff(offsets)
     times, right = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.bool_)
     for layout in ("dddd-dd-ddTdd:dd:ddZ", "dddd-dd-ddTdd:dd:dd.dddZ"):
@@ -290,7 +267,7 @@ def _in_milliseconds(value: Any, unit: TimeUnit) -> Any:
 
 def _hash_ids(ids: pa.LargeStringArray) -> NDArray[np.uint64]:
     """Hashes of the event ids; an absent id is :data:`NO_ID`, and no id hashes to it."""
-    lengths = np.diff(_buffers(ids)[0])
+    lengths = np.diff(buffers(ids)[0])
     if not lengths.any():
         return np.full(len(ids), NO_ID, np.uint64)
     return np.where(lengths == 0, np.uint64(NO_ID), np.maximum(hash_texts(ids), np.uint64(NO_ID + 1)))
@@ -298,17 +275,7 @@ def _hash_ids(ids: pa.LargeStringArray) -> NDArray[np.uint64]:
 
 def _rows_with(texts: pa.LargeStringArray, marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Where a text holds a byte that is marked (``[256]``)."""
-    offsets, data = _buffers(texts)
+    offsets, data = buffers(texts)
     found = np.zeros(len(texts), np.bool_)
     found[np.searchsorted(offsets, np.flatnonzero(marked[data]), side="right") - 1] = True
     return found
-
-
-def _buffers(texts: pa.LargeStringArray) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """The texts' bytes end to end, and where each begins and the last ends."""
-    if len(texts) == 0:
-        return np.zeros(1, np.int64), np.zeros(0, np.uint8)
-    _, offset_buffer, data_buffer = texts.buffers()
-    offsets = np.frombuffer(offset_buffer, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    data = np.frombuffer(data_buffer or b"", np.uint8)[offsets[0] : offsets[-1]]
-    return offsets - offsets[0], data

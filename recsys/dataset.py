@@ -22,24 +22,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import JsonValue
 
-from recsys.columns import hash_texts, scramble
 from recsys.errors import DatasetError
 from recsys.events import DEFAULT_EVENT_TYPE
 from recsys.files import sha256, staged_directory
+from recsys.hashing import hash_texts, scramble
+from recsys.manifest import Counts, DatasetFile, Manifest, Size, Split
 from recsys.periods import Period
 from recsys.sessions import Sessions
 from recsys.settings import SessionSettings
 from recsys.vocabulary import Vocabulary
 
-SCHEMA_VERSION: Literal[1] = 1
 SPLITS = ("train", "validation", "test")
 MIN_EVENTS = 2  # a shorter session holds nothing to predict
 _SCHEMA = pa.schema(
@@ -50,77 +49,6 @@ _SCHEMA = pa.schema(
         ("types", pa.list_(pa.int8())),
     ]
 )
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Split(_Model):
-    """Where time cuts the log, in epoch milliseconds; ``None`` where that part was not asked for."""
-
-    validation_from: int | None = None
-    test_from: int | None = None
-
-
-class Counts(_Model):
-    """What became of every line read.
-
-    ``rejected`` lines are in the dead letter; ``filtered`` events fell to the session settings, ``cut`` events to the
-    time split. Each is by reason.
-    """
-
-    read: int
-    kept: int
-    duplicates: int = 0
-    repeats: int = 0
-    rejected: dict[str, int] = {}
-    filtered: dict[str, int] = {}
-    cut: dict[str, int] = {}
-
-    def check(self) -> None:
-        """Refuse counts that do not add up.
-
-        Raises:
-            DatasetError: events were lost or invented on the way.
-        """
-        parts = [self.rejected, self.filtered, self.cut]
-        total = self.kept + self.duplicates + self.repeats + sum(sum(part.values()) for part in parts)
-        if total != self.read:
-            raise DatasetError(f"counts do not add up: {self.read} events read, {total} accounted for: {self}")
-
-
-class Size(_Model):
-    """How much one split holds."""
-
-    events: int
-    sessions: int
-    items: int
-
-
-class DatasetFile(_Model):
-    """One file of the dataset; ``path`` is relative to it."""
-
-    path: str
-    rows: int
-    sha256: str
-
-
-class Manifest(_Model):
-    """What a dataset is, where it came from in numbers, and what its files must hash to.
-
-    ``content_hash`` names the vocabulary, settings, split and sessions, however they are spread over files.
-    """
-
-    schema_version: Literal[1] = SCHEMA_VERSION
-    session_settings: SessionSettings
-    event_types: list[str]
-    parameters: dict[str, JsonValue]
-    split: Split
-    counts: Counts
-    sizes: dict[str, Size]
-    files: list[DatasetFile]
-    content_hash: str
 
 
 @dataclass(frozen=True)
@@ -141,10 +69,10 @@ class Dataset:
         path = Path(path)
         if not path.is_dir():
             raise DatasetError(f"{path}: no such dataset directory")
-        manifest = _read_manifest(path / "manifest.json")
+        manifest = Manifest.load(path / "manifest.json")
         if verify:
             for entry in manifest.files:
-                _verify(path, entry)
+                entry.verify(path)
         try:
             vocabulary = Vocabulary.load(path / "vocabulary.json")
         except OSError as error:
@@ -350,16 +278,6 @@ def _only_chunk(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
 
 
-def _read_manifest(path: Path) -> Manifest:
-    try:
-        return Manifest.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror}: not a session dataset, or an incomplete one") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise DatasetError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-
-
 def _describe(directory: Path, path: Path) -> DatasetFile:
     name = path.relative_to(directory).as_posix()
     if path.suffix == ".parquet":
@@ -368,11 +286,3 @@ def _describe(directory: Path, path: Path) -> DatasetFile:
         with path.open("rb") as file:
             rows = sum(1 for _ in file)
     return DatasetFile(path=name, rows=rows, sha256=sha256(path))
-
-
-def _verify(directory: Path, entry: DatasetFile) -> None:
-    path = directory / entry.path
-    if not path.is_file():
-        raise DatasetError(f"{path}: is missing, though the manifest lists it")
-    if sha256(path) != entry.sha256:
-        raise DatasetError(f"{path}: has been altered: its hash is not the one in the manifest")

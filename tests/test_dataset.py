@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from recsys.columns import hash_texts
-from recsys.dataset import Counts, Dataset, Split, add_fingerprints, fingerprint, write_dataset
+from recsys.dataset import Dataset, add_fingerprints, fingerprint, write_dataset
 from recsys.errors import DatasetError, RecsysError
 from recsys.files import staged_directory
+from recsys.manifest import Counts, Split
 from recsys.sessions import Sessions
 from recsys.vocabulary import Vocabulary
 
@@ -152,10 +150,3 @@ def test_the_fingerprint_does_not_depend_on_the_order_or_parts_of_sessions() -> 
     assert fingerprint(sessions(first, second), ["y", "x"]) != one
     assert fingerprint(sessions([*first, *second]), ["x"]) != one
     assert fingerprint(sessions([(1, 1), (0, 2)], second), ["x", "y"]) != one
-
-
-@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), unique=True))
-def test_texts_hash_by_their_bytes_alone(texts: list[str]) -> None:
-    hashes = hash_texts(texts)
-    assert len(set(hashes.tolist())) == len(texts)
-    assert [hash_texts([text])[0] for text in texts] == hashes.tolist()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from recsys.bundle import Description, Model, save_model
 from recsys.cli.evaluate import evaluate as command
-from recsys.dataset import Dataset, Split, write_dataset
+from recsys.dataset import Dataset, write_dataset
 from recsys.errors import DatasetError, InputError
 from recsys.evaluation.item_knn import ItemKNN
 from recsys.evaluation.popularity import Popularity
@@ -25,6 +25,7 @@ from recsys.evaluation.protocol import NEVER, Predictions, Recommender, evaluate
 from recsys.evaluation.session_popularity import SessionPopularity
 from recsys.evaluation.vmis_knn import VMISKNN
 from recsys.evaluation.vsknn import VSKNN
+from recsys.manifest import Split
 from recsys.scorer import Scorer
 from recsys.sessions import Sessions
 from recsys.vocabulary import Vocabulary

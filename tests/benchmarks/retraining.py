@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.csv
 
-from recsys.columns import scramble
 from recsys.evaluation.protocol import evaluate
+from recsys.hashing import scramble
 from recsys.model.network import Weights
 from recsys.model.training import fit
 from recsys.model.warm_start import warm_start

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from recsys.bundle import Bundles, Description, Learnt, Model, load_model, save_model
 from recsys.cli.evaluate import evaluate as command
-from recsys.dataset import Dataset, Split, write_dataset
+from recsys.dataset import Dataset, write_dataset
 from recsys.errors import BundleError, DatasetError, InputError, MissingInputError
 from recsys.evaluation.comparison import Comparison, Lead, compare
 from recsys.evaluation.item_knn import ItemKNN
@@ -25,6 +25,7 @@ from recsys.evaluation.session_popularity import SessionPopularity
 from recsys.generator.clicks import Rows, generate
 from recsys.generator.files import sidecar, write
 from recsys.generator.process import DAY, EVENT_TYPES, Parameters, Process
+from recsys.manifest import Split
 from recsys.scorer import Scorer
 from recsys.sessions import SessionRule, Sessions, assemble
 from recsys.settings import ModelSettings, SessionSettings

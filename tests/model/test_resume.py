@@ -13,7 +13,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from recsys.bundle import WEIGHTS, load_model
-from recsys.dataset import Split, write_dataset
+from recsys.dataset import write_dataset
+from recsys.manifest import Split
 from recsys.vocabulary import Vocabulary
 
 from .logs import markov_chain, markov_log

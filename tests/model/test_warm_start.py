@@ -11,8 +11,9 @@ from click.testing import CliRunner, Result
 
 from recsys.bundle import Model, load_model, save_model
 from recsys.cli.train import train
-from recsys.dataset import Dataset, Split, write_dataset
+from recsys.dataset import Dataset, write_dataset
 from recsys.errors import BundleError, SettingsError
+from recsys.manifest import Split
 from recsys.model.network import Weights, initial_weights
 from recsys.model.training import Epoch, Progress, fit
 from recsys.model.warm_start import refuse_leaks, refuse_misfits, warm_start

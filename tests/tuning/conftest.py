@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from recsys.cli.tune import tune
-from recsys.dataset import Dataset, Split, write_dataset
+from recsys.dataset import Dataset, write_dataset
+from recsys.manifest import Split
 from recsys.vocabulary import Vocabulary
 from tests.model.logs import markov_chain, markov_log
 
