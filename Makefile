@@ -2,7 +2,7 @@
 # make demo CLICKS=clicks.csv     the same with your own click log; COLUMN="user=visitor item=sku" names its columns
 # make demo KEEP=1                leave the services up until Ctrl-C
 # make demo TIME_UNIT=s           its times are epoch seconds (or us; milliseconds and RFC 3339 need no word)
-# make test                       lint, types and all tests
+# make test                       lint, types and all tests; on Kafka and Redis too, where Java 17 and redis-server are
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 VENV := .venv

@@ -1,0 +1,116 @@
+"""Apache Kafka 4 on this machine: one KRaft node, broker and controller in one process.
+
+``python -m tests.servers.kafka`` runs one until Ctrl-C and prints its address.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewPartitions, NewTopic
+
+from recsys.settings import KafkaSettings
+from stream.embedded import free_port
+from tests.servers.jars import java, kafka_jars
+from tests.servers.process import Server
+
+PARTITIONS = 8
+REQUEST_SECONDS = 20
+# Sessions are shorter than by default: tests wait for one to end after each kill of a worker or of the broker.
+_PROPERTIES = """
+node.id=1
+process.roles=broker,controller
+listeners=BROKER://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=BROKER://127.0.0.1:{port}
+listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=BROKER
+controller.listener.names=CONTROLLER
+controller.quorum.voters=1@127.0.0.1:{controller}
+log.dirs={data}
+auto.create.topics.enable=false
+offsets.topic.num.partitions=1
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=3000
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+"""
+_CLUSTER = "4L6g3nShT-eMCtK--X86sw"  # any UUID
+_JVM = (
+    "-Xmx512m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",  # starts sooner, and leaves the cores to what is tested
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+)
+
+
+class Kafka(Server):
+    """A broker with a data directory of its own, which outlives ``stop`` and ``kill``.
+
+    Raises:
+        AbsentError: Java 17 or Kafka's jars are not to be had here.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._java, self._jars = java(), kafka_jars()
+        super().__init__(directory)
+        self.address = f"127.0.0.1:{self.port}"
+        self.admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0, "reconnect.backoff.max.ms": 100})
+        self._properties = directory / "server.properties"
+        self._properties.write_text(_PROPERTIES.format(port=self.port, controller=free_port(), data=directory / "data"))
+        format_storage = ["kafka.tools.StorageTool", "format", "--cluster-id", _CLUSTER, "--config"]
+        subprocess.run(self._run(*format_storage, str(self._properties)), check=True, capture_output=True)
+
+    def command(self) -> list[str]:
+        """Java with Kafka's main class."""
+        return self._run("kafka.Kafka", str(self._properties))
+
+    def answers(self) -> bool:
+        """Whether the broker names itself."""
+        try:
+            return bool(self.admin.list_topics(timeout=1).brokers)
+        except KafkaException:
+            return False
+
+    def create_topic(self, name: str, partitions: int = PARTITIONS) -> None:
+        """Create a topic; it is there on return."""
+        self.admin.create_topics([NewTopic(name, partitions, 1)])[name].result(REQUEST_SECONDS)
+
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic and all its records."""
+        self.admin.delete_topics([name])[name].result(REQUEST_SECONDS)
+
+    def grow_topic(self, name: str, partitions: int) -> None:
+        """Raise a topic's number of partitions."""
+        self.admin.create_partitions([NewPartitions(name, partitions)])[name].result(REQUEST_SECONDS)
+
+    def _run(self, *arguments: str) -> list[str]:
+        return [self._java, *_JVM, "-cp", f"{self._jars}/*", *arguments]
+
+
+def main() -> None:
+    """Run a broker with the worker's topics until Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with tempfile.TemporaryDirectory(prefix="kafka-") as directory, Kafka(Path(directory)) as kafka:
+        for topic in (KafkaSettings().topic, KafkaSettings().dead_letter_topic):
+            kafka.create_topic(topic)
+        print(f"export KAFKA_BOOTSTRAP_SERVERS={kafka.address}", flush=True)
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""What tests of the worker share: topics and keys of a test's own, clicks to send, and what must come of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import redis
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+
+from recsys.bundle import Bundles
+from recsys.demo.commands import Commands, Service, get_text
+from recsys.demo.figures import Reading
+from recsys.serving import CurrentModel
+from recsys.settings import RedisSettings, WorkerSettings
+from recsys.state import RecommendationList, UserState
+from recsys.store import Store
+from stream.dead_letter import DeadLetter, Record
+from stream.processor import Processor
+from tests.servers.pairs import Servers
+
+START = 1_700_000_000_000
+
+
+@dataclass
+class World:
+    """Topics and keys of a test's own."""
+
+    servers: Servers
+    bundles: Path
+    commands: Commands
+    prefix: str
+
+    def __post_init__(self) -> None:
+        self.broker, self.store = self.servers.broker, self.servers.store
+        self.topic, self.dead_letter_topic = f"clicks-{self.prefix}", f"dead-{self.prefix}"
+
+    @contextmanager
+    def worker(self, *flags: str) -> Iterator[Service]:
+        with self.commands.service("worker", "--bundles", str(self.bundles), "--metrics-port", "0", *flags) as service:
+            service.wait_for_line("worker: metrics on ")
+            yield service
+
+    def produce(self, values: Sequence[tuple[str, bytes]], pause: float = 0.0) -> None:
+        producer = Producer({"bootstrap.servers": self.broker, "linger.ms": 0, "partitioner": "murmur2_random"})
+        for key, value in values:
+            producer.produce(self.topic, key=key, value=value)
+            producer.poll(0)
+            time.sleep(pause)
+        assert producer.flush(20) == 0
+
+    def records(self, count: int, topic: str | None = None) -> list[Record]:
+        """The first ``count`` records of the topic."""
+        consumer = Consumer({"bootstrap.servers": self.broker, "group.id": f"reader-{uuid.uuid4().hex}"})
+        consumer.assign(
+            [TopicPartition(topic or self.topic, partition, 0) for partition in range(self.servers.partitions)]
+        )
+        found: list[Record] = []
+        deadline = time.monotonic() + 20
+        while len(found) < count and time.monotonic() < deadline:
+            message: Message | None = consumer.poll(0.2)
+            if message is not None and not message.error():
+                key, value = message.key(), message.value()
+                partition, offset = message.partition(), message.offset()
+                assert partition is not None
+                assert offset is not None
+                found.append(Record(key, value, partition, offset, message.timestamp()[1]))
+        consumer.close()
+        assert len(found) == count
+        return found
+
+    def offsets(self) -> tuple[dict[int, int], dict[int, int]]:
+        """By partition, the offset that the group has committed, and the end of what was produced."""
+        group = self.commands.environment["RECSYS_KAFKA__GROUP"]
+        consumer = Consumer({"bootstrap.servers": self.broker, "group.id": group})
+        partitions = [TopicPartition(self.topic, partition) for partition in range(self.servers.partitions)]
+        committed = {each.partition: max(each.offset, 0) for each in consumer.committed(partitions, timeout=10)}
+        ends = {each.partition: consumer.get_watermark_offsets(each, timeout=10)[1] for each in partitions}
+        consumer.close()
+        return committed, ends
+
+    def assert_states_are_at_least(self, committed: dict[int, int]) -> None:
+        """Every usable click before the committed offsets is in its user's state."""
+        states = {name: UserState.unpack(value) for name, value in self.contents().items() if name.startswith("s:")}
+        for record in self.records(sum(self.offsets()[1].values())):
+            if record.offset < committed[record.partition] and record.value != b"not json":
+                user = json.loads(record.value or b"")["user_id"]
+                assert states[f"s:{{{user}}}"].position.offset >= record.offset
+
+    def contents(self, prefix: str | None = None) -> dict[str, bytes]:
+        """All states and lists, the time of writing left out."""
+        found = {}
+        client = redis.Redis.from_url(self.store)
+        start = f"{prefix or self.prefix}:"
+        for key in client.scan_iter(f"{start}*", count=1000):
+            value = client.get(key)
+            if value is None:  # deleted since the scan: the worker may be at work
+                continue
+            assert isinstance(value, bytes)
+            name = key.decode().removeprefix(start)
+            if name.startswith("l:"):
+                value = replace(RecommendationList.unpack(value), written=0).pack()
+            found[name] = value
+        return found
+
+    def clean_run(self, count: int) -> dict[str, bytes]:
+        """What a run without any accident leaves of the first ``count`` records."""
+        prefix = f"clean-{uuid.uuid4().hex}"
+
+        async def ignore(_: Sequence[DeadLetter]) -> None:
+            """Letters are not compared."""
+
+        async def process() -> None:
+            store = Store(RedisSettings(url=self.store, prefix=prefix))
+            processor = Processor(CurrentModel(Bundles(self.bundles)), store, WorkerSettings(), ignore)
+            records = sorted(self.records(count), key=lambda record: (record.partition, record.offset))
+            await processor.process(records)
+            await store.close()
+
+        asyncio.run(process())
+        return self.contents(prefix)
+
+    def wait_for(self, expected: dict[str, bytes], seconds: float = 40) -> None:
+        deadline = time.monotonic() + seconds
+        while (found := self.contents()) != expected and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert found == expected
+
+
+def metrics(worker: Service) -> Reading:
+    return Reading.of(get_text(worker.wait_for_line("worker: metrics on ")[0]))
+
+
+def wait_until_dealt_with(worker: Service, count: int) -> None:
+    deadline = time.monotonic() + 30
+    while metrics(worker).dealt_with < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def clicks(count: int, seed: int, users: int = 20) -> list[tuple[str, bytes]]:
+    """Clicks of several users with session ends, repeats, duplicates, late and bad ones among them."""
+    chance = random.Random(seed)
+    made: list[tuple[str, bytes]] = []
+    now = START
+    for index in range(count):
+        now += chance.choice([500, 5_000, 400_000])
+        user = f"user-{chance.randrange(users)}"
+        late = chance.choice([0, 0, 0, 0, 30_000])
+        event = {"user_id": user, "item_id": f"item-{chance.randrange(52):03d}", "timestamp": now - late}
+        if index % 17 == 0:
+            made.append((user, b"not json"))
+        elif index % 13 == 0 and made:
+            made.append(made[-1])
+        else:
+            made.append((user, json.dumps(event).encode()))
+    return made
