@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import orjson
 
+from recsys.cli.epochs import PHASES, EpochBar
 from recsys.cli.options import with_settings
 from recsys.console import console, output, progress
 from recsys.errors import RecsysError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from recsys.dataset import Dataset
     from recsys.model.training import Epoch, Fitted, Progress, Report
     from recsys.model.warm_start import WarmStart
+    from recsys.sessions import Sessions
 
 CHECKPOINT, MODEL, HISTORY, LOGS = "checkpoint.safetensors", "model", "history.json", "logs"
 
@@ -66,10 +68,11 @@ def train(settings: Settings, dataset: Path, out: Path, trained: Path | None, re
 
     data = Dataset.open(dataset)
     start = _warm_start(trained, data, settings) if trained is not None else None
+    sessions = _sessions(data, start)
     if overwrite:
         shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
-    _write(out, data, settings, _fit(data, settings, out, start))
+    _write(out, data, settings, _fit(data, sessions, settings, out, start))
     for path in (out / CHECKPOINT, *_leftovers(out)):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     output.print(f"model in {out / MODEL}")
@@ -104,7 +107,17 @@ def _warm_start(trained: Path, data: Dataset, settings: Settings) -> WarmStart:
     return warm_start(model.weights, model.vocabulary, data.vocabulary, sessions, since, settings.training)
 
 
-def _fit(data: Dataset, settings: Settings, out: Path, start: WarmStart | None) -> Fitted:
+def _sessions(data: Dataset, start: WarmStart | None) -> Sessions:
+    """All that the model is to learn in the end."""
+    from recsys.model.training import refuse_nothing_to_learn
+
+    sessions = start.sessions if start is not None else data.development()
+    refuse_nothing_to_learn(sessions)
+    return sessions
+
+
+def _fit(data: Dataset, sessions: Sessions, settings: Settings, out: Path, start: WarmStart | None) -> Fitted:
+    """Learn, in the end from ``sessions``."""
     from dataclasses import replace
     from functools import partial
 
@@ -115,12 +128,12 @@ def _fit(data: Dataset, settings: Settings, out: Path, start: WarmStart | None) 
     with _report() as report:
         if start is not None:
             training = settings.training.model_copy(update={"epochs": settings.training.warm_epochs})
-            fitted = learn(start.sessions, start.sessions, settings=training, start=start.weights, report=report)
+            fitted = learn(sessions, sessions, settings=training, start=start.weights, report=report)
             return replace(fitted, learnt="development" if training.refit else "training")
         validation = data.validation()
         return learn(
             data.training(),
-            data.development(),
+            sessions,
             settings=settings.training,
             validate=validation_on(validation, data.vocabulary) if len(validation) else None,
             report=report,
@@ -132,30 +145,20 @@ def _report() -> Iterator[Report]:
     """A progress bar for the epoch at hand, and a line for each epoch done."""
     from recsys.model.training import Progress
 
-    with progress() as bar:
-        task = bar.add_task("training", total=None, note="compiling")
+    with progress() as display:
+        bar = EpochBar(display)
 
         def report(event: Progress | Epoch) -> None:
             if isinstance(event, Progress):
-                note = f"loss {event.loss:.3f}  {event.events_per_second:,.0f} events/s"
-                bar.update(
-                    task,
-                    description=f"{_PHASES[event.phase]} {event.epoch}/{event.epochs}",
-                    total=event.windows,
-                    completed=event.window,
-                    note=note,
-                )
+                bar.show(event)
             else:
                 console.print(_line(event))
 
         yield report
 
 
-_PHASES = {"search": "epoch", "final": "final training, epoch"}
-
-
 def _line(epoch: Epoch) -> str:
-    line = f"{_PHASES[epoch.phase]} {epoch.number}: loss {epoch.loss:.3f}, {epoch.events_per_second:,.0f} events/s"
+    line = f"{PHASES[epoch.phase]} {epoch.number}: loss {epoch.loss:.3f}, {epoch.events_per_second:,.0f} events/s"
     if epoch.validation:
         line += f", validation Recall@20 {epoch.validation['recall@20']:.4f} MRR@20 {epoch.validation['mrr@20']:.4f}"
     return line

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from recsys.cli.epochs import EpochBar
 from recsys.cli.options import with_settings
 from recsys.console import console, output, progress
 from recsys.errors import RecsysError
@@ -154,26 +155,19 @@ def _display(limits: Limits, metric: str, done: int) -> Iterator[tuple[Report, E
     from recsys.model.training import Progress
     from recsys.tuning.outcome import Trial
 
-    with progress() as bar:
-        trials = bar.add_task("trials", total=limits.trials, completed=done, note="")
-        epoch = bar.add_task("epoch", total=None, note="compiling")
+    with progress() as display:
+        trials = display.add_task("trials", total=limits.trials, completed=done, note="")
+        bar = EpochBar(display)
 
         def watch(event: Any) -> None:
             if isinstance(event, Progress):
-                note = f"loss {event.loss:.3f}  {event.events_per_second:,.0f} events/s"
-                bar.update(
-                    epoch,
-                    description=f"epoch {event.epoch}/{event.epochs}",
-                    total=event.windows,
-                    completed=event.window,
-                    note=note,
-                )
+                bar.show(event)
 
         def ended(number: int, frozen: Any) -> None:
             trial = Trial.of(number, frozen)
             console.print(_line(trial, limits.trials, metric))
-            bar.update(trials, completed=number)
-            bar.update(epoch, description="epoch", completed=0, note="compiling")
+            display.update(trials, completed=number)
+            bar.clear()
 
         yield watch, ended
 

@@ -131,6 +131,19 @@ def fit(
     return Fitted(run.learn("final", development, epochs), run.history, "development", until)
 
 
+def refuse_nothing_to_learn(sessions: Sessions) -> None:
+    """A next click is learnt from the one before it.
+
+    Raises:
+        SettingsError: no session has two clicks.
+    """
+    if not (sessions.lengths > 1).any():
+        raise SettingsError(
+            f"there is nothing to learn: none of the {len(sessions)} sessions to learn from has two clicks; build the "
+            "dataset from more clicks, or hold out later ones"
+        )
+
+
 def best_epoch(history: Sequence[Epoch]) -> Epoch:
     """The validated epoch with the highest Recall@20 times MRR@20, the first of equals."""
     validated = (epoch for epoch in history if epoch.validation)
@@ -168,6 +181,7 @@ class _Run:
 
     def learn(self, phase: Phase, sessions: Sessions, epochs: int, validate: Validate | None = None) -> Weights:
         """Up to so many epochs over ``sessions``, or what is left of them where the run was restored in this phase."""
+        refuse_nothing_to_learn(sessions)
         batches = batches_of(sessions, self._settings)
         gc.collect()  # the learner of the search, large and in a cycle with its own functions
         learner = Learner(self._initial_weights(), batches, self._settings)

@@ -6,11 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from recsys.cli.train import train
+from recsys.dataset import write_dataset
 from recsys.errors import SettingsError
+from recsys.manifest import Split
 from recsys.model.network import Weights
 from recsys.model.training import REPORT_WINDOWS, Epoch, Progress, best_epoch, fit
 from recsys.settings import ModelSettings, TrainingSettings
+from recsys.vocabulary import Vocabulary
 
 from .logs import markov_chain, markov_log, recall, sessions_of
 
@@ -180,6 +185,27 @@ def test_without_validation_all_sessions_are_learnt() -> None:
 def test_nothing_to_compare_with_is_refused() -> None:
     with pytest.raises(SettingsError, match="batch_size 1 with samples 0"):
         fit(LOG, LOG, 60, SMALL, TrainingSettings(batch_size=1, samples=0))
+
+
+@pytest.mark.parametrize("rows", [[], [[3], [5], [7]]])
+def test_sessions_without_a_next_click_are_refused(rows: list[list[int]]) -> None:
+    log = sessions_of(rows)
+    for validate in (None, Planned()):
+        with pytest.raises(SettingsError, match=f"nothing to learn: .*{len(rows)} sessions"):
+            fit(log, log, 60, SMALL, QUICK, validate=validate)
+
+
+def test_a_dataset_without_a_next_click_is_refused_before_a_run_is_overwritten(tmp_path: Path) -> None:
+    sessions = sessions_of([[0], [1]])
+    data = write_dataset(
+        tmp_path / "dataset", Vocabulary(["a", "b"], np.ones(2, np.int64)), {"train": (sessions, ["u", "v"])}, Split()
+    )
+    history = tmp_path / "run" / "history.json"
+    history.parent.mkdir()
+    history.touch()
+    with pytest.raises(SettingsError, match=r"nothing to learn: .*2 sessions"):
+        CliRunner().invoke(train, [str(data.path), "--out", str(history.parent), "--overwrite"], catch_exceptions=False)
+    assert history.exists()
 
 
 def test_tensorboard_logs_are_written(tmp_path: Path) -> None:
