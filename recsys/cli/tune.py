@@ -17,6 +17,8 @@ from recsys.errors import RecsysError
 from recsys.settings import Settings
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
     from recsys.dataset import Dataset
     from recsys.model.training import Report
     from recsys.tuning.outcome import Outcome, Trial
@@ -34,7 +36,11 @@ TRIALS, SHOWN = 30, 5  # trials where no limit is given; trials in the table at 
     type=click.IntRange(min=1),
     help=f"Trials in all, those of a resumed search included. [default: {TRIALS}, or no limit with --minutes]",
 )
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Stop after this time; --resume goes on.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Stop at the end of the epoch in which this time is over; --resume goes on.",
+)
 @click.option(
     "--metric",
     type=click.Choice(["recall@20", "mrr@20", "recall@20+mrr@20"]),
@@ -141,7 +147,9 @@ def _search(out: Path, data: Dataset, settings: Settings, space: Space, metric: 
     with open_study(out, identity, first) as study:
         try:
             with _display(limits, metric, len(finished(study))) as (watch, ended):
-                search(study, trainer, space, limits, watch, ended)
+                left = search(study, trainer, space, limits, watch, ended)
+            if left is not None:
+                console.print(_left(left, len(finished(study)) + 1))
         finally:
             outcome = Outcome.of(study, metric, space)
             if outcome is not None:
@@ -178,6 +186,11 @@ def _line(trial: Trial, most: int | None, metric: str) -> str:
         return f"{place}: failed: {trial.reason}; {_tried(trial)}"
     pruned = ", pruned" if trial.state == "pruned" else ""
     return f"{place}: {metric} {trial.value:.4f}{pruned}, {trial.epochs} epochs, {trial.seconds:.0f} s; {_tried(trial)}"
+
+
+def _left(trial: FrozenTrial, number: int) -> str:
+    done = f"epoch {max(trial.intermediate_values)}"
+    return f"the time is over: trial {number} is left after {done}: --resume goes on with it"
 
 
 def _tried(trial: Trial) -> str:

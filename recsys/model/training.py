@@ -110,7 +110,8 @@ def fit(
         checkpoint: file to save the run in; where it exists already, the run goes on from it and gives what an unbroken
             run would have given.
         logs: directory of TensorBoard logs.
-        report: called often with a :class:`Progress`, and with each :class:`Epoch` as it ends.
+        report: called often with a :class:`Progress`, and with each :class:`Epoch` once it is saved; a run that goes
+            on from a checkpoint begins with the epochs it has done, since it may have been killed between the two.
 
     Raises:
         SettingsError: settings or sessions that leave nothing to learn from, or a checkpoint of another run.
@@ -120,6 +121,8 @@ def fit(
         raise SettingsError(f"{items} items are more than a state can name ({MOST_ITEMS}): raise min_item_support")
     identity = fingerprint(model, settings, items, start or {}, training, development)
     run = _Run(identity, items, start, model, settings, checkpoint, logs, report)
+    for epoch in run.history:
+        report(epoch)
     until = int(development.times.max(initial=0))
     if validate is None:
         return Fitted(run.learn("final", development, settings.epochs), run.history, "development", until)
@@ -201,8 +204,8 @@ class _Run:
                 self.best_weights = weights
             done, window = done + 1, 0
             learner.begin_epoch()
+            self._log(epoch)  # before it is saved: rather twice than never
             self._save(learner, done, window)
-            self._log(epoch)
             self._report(epoch)
         return self._finished(learner, sessions)
 

@@ -59,8 +59,8 @@ def curves(outcome: Outcome, label: str) -> str:
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _finish(axes, outcome, label)
-        lowest = min(*outcome.first.curve.values(), *outcome.best.curve.values())
-        axes.set_ylim(bottom=0.98 * min(lowest, axes.get_ylim()[0]))
+        lowest = min([axes.get_ylim()[0], *outcome.first.curve.values(), *outcome.best.curve.values()])
+        axes.set_ylim(bottom=0.98 * lowest)
         _legend(figure, axes)
         return as_svg(figure)
 

@@ -23,7 +23,7 @@ from recsys.errors import DatasetError, RecsysError
 from recsys.model.training import Epoch, Fitted, Progress, Report, best_epoch, fit
 from recsys.settings import Settings
 from recsys.tuning.space import Space, configure
-from recsys.tuning.study import BEGUN, EPOCHS, ERROR, FIGURES, finished
+from recsys.tuning.study import EPOCHS, ERROR, FIGURES, finished
 from recsys.validation import validation_on
 
 import tensorflow as tf  # after recsys.model  # isort: skip
@@ -40,7 +40,8 @@ class Limits:
 
     Attributes:
         trials: so many in all, those of earlier runs included; None for no limit.
-        deadline: on the monotonic clock, in seconds; the trial at hand is left for a later run to go on with.
+        deadline: on the monotonic clock, in seconds; the epoch at hand is finished, and its trial is left for a later
+            run to go on with.
     """
 
     trials: int | None
@@ -57,7 +58,7 @@ class Limits:
 
 
 class _OutOfTimeError(Exception):
-    """The deadline came in the middle of a trial."""
+    """The deadline came before the last epoch of a trial."""
 
 
 def search(
@@ -67,7 +68,7 @@ def search(
     limits: Limits,
     watch: Report = lambda _: None,
     ended: Ended = lambda *_: None,
-) -> None:
+) -> FrozenTrial | None:
     """Try settings until the limits are reached.
 
     Args:
@@ -76,6 +77,9 @@ def search(
         space: which settings are searched, and where.
         watch: called with what training reports.
         ended: called with the number, from 1, of each trial that ends, and the trial.
+
+    Returns:
+        The trial that the deadline left in the middle, if there is one.
 
     Raises:
         RecsysError: the settings that the search begins with cannot be trained.
@@ -87,9 +91,10 @@ def search(
         try:
             state, value = trainer.run(trial, limits, watch, spared=done == 0)
         except _OutOfTimeError:
-            return
+            return study.trials[trial.number]
         trainer.checkpoint.unlink(missing_ok=True)  # before the trial ends: a checkpoint is always of one that has not
         ended(done + 1, study.tell(trial, value, state))
+    return None
 
 
 def value_of(metric: str, figures: Mapping[str, float]) -> float:
@@ -131,6 +136,7 @@ class Trainer:
         except (RecsysError, tf.errors.ResourceExhaustedError) as error:
             if spared:
                 raise
+            self.checkpoint.unlink(missing_ok=True)  # with its reason the trial has ended, and the next one begins anew
             trial.set_user_attr(ERROR, str(error).splitlines()[0])
             return TrialState.FAIL, None
         trial.set_user_attr(FIGURES, best.validation)
@@ -138,8 +144,6 @@ class Trainer:
         return TrialState.COMPLETE, value_of(self._metric, best.validation)
 
     def _learn(self, trial: optuna.Trial, limits: Limits, watch: Report) -> Fitted:
-        for epoch, value in trial.user_attrs.get(BEGUN, {}).items():
-            trial.report(value, int(epoch))
         model, training = configure(self.settings, trial.params)
 
         def report(event: Progress | Epoch) -> None:
@@ -148,8 +152,8 @@ class Trainer:
                 trial.report(value_of(self._metric, event.validation), event.number)
                 if trial.should_prune():
                     raise optuna.TrialPruned
-            if limits.late:
-                raise _OutOfTimeError
+                if limits.late and event.number < training.epochs:
+                    raise _OutOfTimeError
 
         return fit(
             self._training,

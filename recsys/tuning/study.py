@@ -36,7 +36,7 @@ JOURNAL, CHECKPOINT, BEST, REPORT = "study.jsonl", "checkpoint.safetensors", "be
 NAME = "recsys"
 IDENTITY = "identity"  # attribute of the study: what it is a search of
 ERROR, FIGURES, EPOCHS = "error", "figures", "epochs"  # attributes of a trial: why it failed, what it reached
-BEGUN = "begun"  # attribute of a trial that goes on with a broken one: the value of each epoch that one had done
+AGAIN = "again"  # attribute of a trial that goes on with a broken one: the number of that one
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def open_study(directory: Path, identity: Identity, first: dict[str, Any]) -> It
             study.set_user_attr(IDENTITY, asdict(identity))
             study.enqueue_trial(first)
         _refuse_another(journal, study.user_attrs[IDENTITY], identity)
-        _take_up(study, (directory / CHECKPOINT).exists())
+        _take_up(study)
         yield study
 
 
@@ -128,10 +128,12 @@ def _refuse_another(journal: Path, theirs: dict[str, Any], ours: Identity) -> No
         )
 
 
-def _take_up(study: optuna.Study, checkpoint: bool) -> None:
-    """Ask again for a trial that was left in the middle."""
+def _take_up(study: optuna.Study) -> None:
+    """Close a trial that was left in the middle, and ask for it again, once: unless it had failed for a reason, or was
+    asked for by a process that was killed before it closed it."""
+    again = {trial.user_attrs.get(AGAIN) for trial in study.get_trials(deepcopy=False)}
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        begun = {str(epoch): value for epoch, value in trial.intermediate_values.items()} if checkpoint else {}
-        values = trial.system_attrs.get("fixed_params", {}) | trial.params  # it may not have come to ask for all
-        study.enqueue_trial(values, user_attrs={BEGUN: begun})
+        if trial.number not in again and ERROR not in trial.user_attrs:
+            values = trial.system_attrs.get("fixed_params", {}) | trial.params  # it may not have come to ask for all
+            study.enqueue_trial(values, user_attrs={AGAIN: trial.number})
         study.tell(trial.number, state=TrialState.FAIL)

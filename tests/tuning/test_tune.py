@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,18 +17,19 @@ import orjson
 import pytest
 from click.testing import CliRunner, Result
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from recsys.cli.train import train
 from recsys.cli.tune import tune
 from recsys.dataset import Dataset
 from recsys.errors import DatasetError, InputError, RecsysError, SettingsError
-from recsys.model.training import Epoch, Progress, best_epoch
+from recsys.model.training import Epoch, Progress, Report, best_epoch
 from recsys.settings import Settings
 from recsys.tuning.outcome import Outcome
+from recsys.tuning.report import render
 from recsys.tuning.search import STARTUP, Limits, Trainer, search
 from recsys.tuning.space import Space
-from recsys.tuning.study import JOURNAL, Identity, finished, open_study
+from recsys.tuning.study import CHECKPOINT, EPOCHS, ERROR, FIGURES, JOURNAL, Identity, finished, open_study
 
 from .conftest import OPTIONS, make_dataset
 
@@ -218,41 +220,108 @@ def test_settings_that_cannot_be_trained_fail_with_a_reason(dataset: Path, tmp_p
         search(study_in_memory(training__batch_size=1), trainer, space, Limits(1, None))
 
 
-Seen = list[Progress | Epoch]
+RATE_STUDY = Identity.of("d", "mrr@20", RATE, QUICK), {"training.learning_rate": 0.1}
 
 
-def searched(dataset: Path, directory: Path, interrupted: bool = False) -> tuple[Seen, optuna.Study]:
-    """A search of one trial, maybe interrupted in its third epoch: what training reported, and the study."""
-    seen: Seen = []
+def searched(
+    dataset: Path, directory: Path, watch: Report = lambda _: None, deadline: float | None = None
+) -> tuple[set[int], FrozenTrial]:
+    """A search of one trial: the epochs that were gone through, and the trial that ended or was left."""
+    gone_through: set[int] = set()
 
-    def watch(event: Progress | Epoch) -> None:
-        seen.append(event)
-        if interrupted and isinstance(event, Progress) and event.epoch == 3:
-            raise KeyboardInterrupt
+    def see(event: Progress | Epoch) -> None:
+        if isinstance(event, Progress):
+            gone_through.add(event.epoch)
+        watch(event)
 
-    trainer = Trainer(Dataset.open(dataset), QUICK, "mrr@20", directory / "checkpoint.safetensors")
-    with open_study(directory, Identity.of("d", "mrr@20", RATE, QUICK), {"training.learning_rate": 0.1}) as study:
-        search(study, trainer, RATE, Limits(1, None), watch)
-        return seen, study
+    trainer = Trainer(Dataset.open(dataset), QUICK, "mrr@20", directory / CHECKPOINT)
+    with open_study(directory, *RATE_STUDY) as study:
+        left = search(study, trainer, RATE, Limits(1, deadline), see)
+        [trial] = finished(study) if left is None else [left]
+        return gone_through, trial
 
 
-def test_an_interrupted_trial_goes_on_from_its_last_epoch(dataset: Path, tmp_path: Path) -> None:
+def in_the_third_epoch(event: Progress | Epoch) -> None:
+    if isinstance(event, Progress) and event.epoch == 3:
+        raise KeyboardInterrupt
+
+
+def when_the_second_epoch_is_saved(event: Progress | Epoch) -> None:
+    if isinstance(event, Epoch) and event.number == 2:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("interrupt", [in_the_third_epoch, when_the_second_epoch_is_saved])
+def test_an_interrupted_trial_goes_on_from_its_last_epoch(dataset: Path, tmp_path: Path, interrupt: Report) -> None:
     _, unbroken = searched(dataset, tmp_path / "unbroken")
     with pytest.raises(KeyboardInterrupt):
-        searched(dataset, tmp_path / "broken", interrupted=True)
-    seen, broken = searched(dataset, tmp_path / "broken")
-    assert [event.number for event in seen if isinstance(event, Epoch)] == [3], "two epochs were done before"
-    [one], [other] = finished(unbroken), finished(broken)
-    assert list(one.intermediate_values) == [1, 2, 3]
-    assert (one.params, one.value, one.intermediate_values) == (other.params, other.value, other.intermediate_values)
+        searched(dataset, tmp_path / "broken", interrupt)
+    gone_through, broken = searched(dataset, tmp_path / "broken")
+    assert gone_through == {3}, "two epochs were done before"
+    assert list(unbroken.intermediate_values) == [1, 2, 3]
+    assert broken.intermediate_values == unbroken.intermediate_values
+    assert (broken.params, broken.value) == (unbroken.params, unbroken.value)
+
+
+def test_the_epoch_in_which_the_time_is_over_is_finished(dataset: Path, tmp_path: Path) -> None:
+    deadline = time.monotonic() + 1
+
+    def wait(_: Progress | Epoch) -> None:
+        time.sleep(max(0.0, deadline - time.monotonic()))
+
+    gone_through, left = searched(dataset, tmp_path, wait, deadline)
+    assert gone_through == set(left.intermediate_values) == {1}
+    gone_through, trial = searched(dataset, tmp_path)
+    assert gone_through == {2, 3}
+    assert (trial.state, list(trial.intermediate_values)) == (TrialState.COMPLETE, [1, 2, 3])
+
+
+def test_the_time_that_is_over_is_said(dataset: Path, space: Path, tmp_path: Path) -> None:
+    arguments = [str(dataset), "--out", str(tmp_path / "out"), "--space", str(space), "--minutes", "0.05", *OPTIONS]
+    done = CliRunner().invoke(tune, [*arguments, "--epochs", "1000", "--patience", "1000"])
+    assert re.search(r"the time is over: trial 1 is left after epoch \d+: --resume goes on with it", done.stderr)
+    assert "no trial ended in 0.05 minutes" in str(done.exception)
+
+
+def test_a_trial_is_asked_for_again_once_wherever_its_successor_is_killed(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        searched(dataset, tmp_path, in_the_third_epoch)
+    journal = tmp_path / JOURNAL
+    broken = journal.read_bytes().splitlines(keepends=True)
+    with open_study(tmp_path, *RATE_STUDY):
+        whole = journal.read_bytes().splitlines(keepends=True)
+    assert len(whole) > len(broken) + 1, "one line asks again, one ends the broken trial"
+    for killed_at in range(len(broken), len(whole) + 1):
+        journal.write_bytes(b"".join(whole[:killed_at]))
+        with open_study(tmp_path, *RATE_STUDY) as study:
+            assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.WAITING]
+
+
+def test_a_trial_that_failed_is_not_asked_for_again(tmp_path: Path) -> None:
+    with open_study(tmp_path, *RATE_STUDY) as study:
+        study.ask(dict(RATE)).set_user_attr(ERROR, "too large")
+    with open_study(tmp_path, *RATE_STUDY) as study:
+        assert [trial.state for trial in study.trials] == [TrialState.FAIL]
+        assert len(finished(study)) == 1
+
+
+def test_trials_without_an_epoch_are_drawn(tmp_path: Path) -> None:
+    """A failed trial may have none, and a journal that an older version wrote may lack those of any trial."""
+    study, reasons = optuna.create_study(direction="maximize"), {ERROR: "too large"}
+    figures = {FIGURES: {"recall@20": 0.5, "mrr@20": 0.2}, EPOCHS: 2}
+    rates: list[dict[str, Any]] = [{"training.learning_rate": rate} for rate in (0.1, 0.2)]
+    study.add_trial(create_trial(value=0.5, params=rates[0], distributions=RATE, user_attrs=figures))
+    study.add_trial(create_trial(state=TrialState.FAIL, params=rates[1], distributions=RATE, user_attrs=reasons))
+    outcome = Outcome.of(study, "recall@20", RATE)
+    assert outcome is not None
+    assert render(outcome, {}, "best.toml").count("<svg") == 3
 
 
 def test_two_processes_do_not_share_a_search(tmp_path: Path) -> None:
-    identity = Identity.of("d", "mrr@20", RATE, QUICK)
     with (
-        open_study(tmp_path, identity, {"training.learning_rate": 0.1}),
+        open_study(tmp_path, *RATE_STUDY),
         pytest.raises(RecsysError, match="another process works on this search"),
-        open_study(tmp_path, identity, {"training.learning_rate": 0.1}),
+        open_study(tmp_path, *RATE_STUDY),
     ):
         pass
 
