@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.05, 2.0
 STOPPING_SECONDS = 3.0  # of further tries once asked to stop
 WATCH_SECONDS = 2.0
+METADATA_SECONDS = 10.0  # how soon clicks in a partition that was added are read; by default it takes five minutes
 DEFECT = 70  # exit code, as in sysexits.h
 
 
@@ -110,6 +111,7 @@ def build_app(
         broker_heartbeat_interval=kafka.session_timeout_seconds / 3,
         broker_commit_interval=kafka.commit_seconds,
         consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=round(METADATA_SECONDS * 1000),
         producer_acks=-1,
     )
     app.transport = Transport([app.conf.broker[0]], app)

@@ -63,6 +63,7 @@ class RealServers(Servers):
     def __init__(self, kafka: Kafka, redis: Redis) -> None:
         super().__init__(kafka.address, redis.url)
         self.kafka = kafka
+        self.redis = redis
 
     def create_topic(self, name: str) -> None:
         """See :class:`Servers`."""

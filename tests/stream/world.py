@@ -40,28 +40,39 @@ class World:
 
     def __post_init__(self) -> None:
         self.broker, self.store = self.servers.broker, self.servers.store
+        self.partitions = self.servers.partitions
         self.topic, self.dead_letter_topic = f"clicks-{self.prefix}", f"dead-{self.prefix}"
 
     @contextmanager
     def worker(self, *flags: str) -> Iterator[Service]:
-        with self.commands.service("worker", "--bundles", str(self.bundles), "--metrics-port", "0", *flags) as service:
+        """Run a worker while the block lasts, its log in a directory of its own; several may run side by side."""
+        directory = self.commands.directory / f"worker-{uuid.uuid4().hex[:8]}"
+        directory.mkdir()
+        commands = Commands(directory, self.commands.environment)
+        with commands.service("worker", "--bundles", str(self.bundles), "--metrics-port", "0", *flags) as service:
             service.wait_for_line("worker: metrics on ")
             yield service
 
     def produce(self, values: Sequence[tuple[str, bytes]], pause: float = 0.0) -> None:
-        producer = Producer({"bootstrap.servers": self.broker, "linger.ms": 0, "partitioner": "murmur2_random"})
+        producer = Producer(
+            {
+                "bootstrap.servers": self.broker,
+                "linger.ms": 0,
+                "partitioner": "murmur2_random",
+                "topic.metadata.refresh.interval.ms": 500,  # partitions may be added meanwhile
+                "log_level": 0,
+            }
+        )
         for key, value in values:
             producer.produce(self.topic, key=key, value=value)
             producer.poll(0)
             time.sleep(pause)
-        assert producer.flush(20) == 0
+        assert producer.flush(60) == 0
 
     def records(self, count: int, topic: str | None = None) -> list[Record]:
         """The first ``count`` records of the topic."""
         consumer = Consumer({"bootstrap.servers": self.broker, "group.id": f"reader-{uuid.uuid4().hex}"})
-        consumer.assign(
-            [TopicPartition(topic or self.topic, partition, 0) for partition in range(self.servers.partitions)]
-        )
+        consumer.assign([TopicPartition(topic or self.topic, partition, 0) for partition in range(self.partitions)])
         found: list[Record] = []
         deadline = time.monotonic() + 20
         while len(found) < count and time.monotonic() < deadline:
@@ -80,7 +91,7 @@ class World:
         """By partition, the offset that the group has committed, and the end of what was produced."""
         group = self.commands.environment["RECSYS_KAFKA__GROUP"]
         consumer = Consumer({"bootstrap.servers": self.broker, "group.id": group})
-        partitions = [TopicPartition(self.topic, partition) for partition in range(self.servers.partitions)]
+        partitions = [TopicPartition(self.topic, partition) for partition in range(self.partitions)]
         committed = {each.partition: max(each.offset, 0) for each in consumer.committed(partitions, timeout=10)}
         ends = {each.partition: consumer.get_watermark_offsets(each, timeout=10)[1] for each in partitions}
         consumer.close()

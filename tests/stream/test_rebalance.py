@@ -1,0 +1,136 @@
+"""Workers that come and go, and a broker that dies: on Apache Kafka, under load, from a seed."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from recsys.demo.commands import Service
+from tests.servers.kafka import Kafka
+from tests.servers.pairs import RealServers
+from tests.stream.conftest import make_world
+from tests.stream.world import World, clicks
+
+MOST_WORKERS = 3
+
+
+@dataclass
+class Crew:
+    """The workers of a test; ``steps`` is what happened to them."""
+
+    world: World
+    chance: random.Random
+    running: list[tuple[Service, ExitStack]] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+
+    def join(self) -> None:
+        """One more worker."""
+        stack = ExitStack()
+        self.running.append((stack.enter_context(self.world.worker()), stack))
+
+    def leave(self) -> None:
+        """One of them is asked to stop, and ends with code 0."""
+        worker, stack = self._pick()
+        stack.close()
+        assert worker.process.returncode == 0, worker.log.read_text()
+
+    def die(self) -> None:
+        """One of them is killed."""
+        worker, stack = self._pick()
+        worker.process.kill()
+        worker.process.wait()
+        stack.close()
+        self.world.assert_states_are_at_least(self.world.offsets()[0])
+
+    def step(self) -> None:
+        """What may happen next, by chance; one worker at least is left."""
+        possible = ["join"] * (len(self.running) < MOST_WORKERS) + ["leave", "die"] * (len(self.running) > 1)
+        self.steps.append(self.chance.choice(possible))
+        getattr(self, self.steps[-1])()
+
+    def wait_until_shared(self) -> None:
+        """Wait until every partition has one reader, and every worker that there is work for reads some."""
+        deadline = time.monotonic() + 30
+        while not self._shared():
+            assert time.monotonic() < deadline, [_partitions(worker) for worker, _ in self.running]
+            time.sleep(0.1)
+
+    def _shared(self) -> bool:
+        read = [_partitions(worker) for worker, _ in self.running]
+        return all(read) and sorted(chain.from_iterable(read)) == list(range(self.world.partitions))
+
+    def _pick(self) -> tuple[Service, ExitStack]:
+        return self.running.pop(self.chance.randrange(len(self.running)))
+
+
+def _partitions(worker: Service) -> list[int]:
+    """What a worker reads now, by the last line of its log that says so."""
+    worker.check()
+    lines = re.findall(r"^worker: reading partitions \[(.*)\]", worker.log.read_text(), re.MULTILINE)
+    return [int(number) for number in lines[-1].split(", ") if number] if lines else []
+
+
+@contextmanager
+def crew_of(world: World, seed: int, workers: int = 1) -> Iterator[Crew]:
+    """Workers that end with the block."""
+    crew = Crew(world, random.Random(seed))
+    try:
+        for _ in range(workers):
+            crew.join()
+        yield crew
+    finally:
+        for _, stack in crew.running:
+            stack.close()
+
+
+@contextmanager
+def load(world: World, made: list[tuple[str, bytes]], pause: float) -> Iterator[threading.Thread]:
+    """Send clicks beside the block, and wait for the last at its end."""
+    producing = threading.Thread(target=world.produce, args=(made, pause))
+    producing.start()
+    try:
+        yield producing
+    finally:
+        producing.join()
+
+
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize("seed", [11, 12])
+def test_workers_come_and_go_and_nothing_is_lost_or_done_twice(real_world: World, seed: int) -> None:
+    made = clicks(4000, seed, users=60)
+    with crew_of(real_world, seed) as crew:
+        with load(real_world, made, pause=0.01) as producing:
+            while producing.is_alive():
+                crew.step()
+                time.sleep(crew.chance.uniform(0.2, 3))
+        assert {"join", "leave", "die"} <= set(crew.steps)
+        real_world.wait_for(real_world.clean_run(len(made)), seconds=60)
+        crew.wait_until_shared()
+
+
+def test_a_broker_killed_under_load_comes_back_to_the_same_workers(
+    real_servers: RealServers, bundles: Path, tmp_path: Path
+) -> None:
+    with Kafka(tmp_path / "kafka") as kafka:
+        world = make_world(RealServers(kafka, real_servers.redis), bundles, tmp_path)
+        made = clicks(3000, seed=14, users=60)
+        with crew_of(world, 14, workers=2) as crew, load(world, made, pause=0.005) as producing:
+            crew.wait_until_shared()
+            time.sleep(2)
+            kafka.kill()
+            time.sleep(2)
+            kafka.start()
+            producing.join()
+            sent = sum(world.offsets()[1].values())  # a click whose answer the broker took to its grave is sent again
+            assert sent >= len(made)
+            world.wait_for(world.clean_run(sent), seconds=60)
+            crew.wait_until_shared()
