@@ -130,7 +130,10 @@ def _scale(axes: Axes, values: BaseDistribution) -> None:
         axes.margins(x=0.2)
         return
     assert isinstance(values, (FloatDistribution, IntDistribution))
-    if values.log:
+    if not values.log:  # all that was searched: a few trials side by side are no spread
+        room = 0.04 * (values.high - values.low) or 0.5
+        axes.set_xlim(values.low - room, values.high + room)
+    else:
         axes.set_xscale("log")
         ticks = np.geomspace(values.low, values.high, 4)
         axes.set_xticks(ticks, [f"{tick:.2g}" if tick < 100 else f"{tick:.0f}" for tick in ticks])
