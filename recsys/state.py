@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from recsys.errors import InputError
 from recsys.events import ClickEvent
+from recsys.position import Position, Progress
 from recsys.sessions import NO_ID, SessionRule, is_repeat, starts_session
 from recsys.vocabulary import UNKNOWN
 
@@ -28,26 +29,10 @@ OTHER_TYPE = 255  # code of an event type that the training log did not have
 _MAX_AGE_MS = (1 << 32) - 1
 NEVER = -(1 << 62)  # the end of the session before a user's first
 
-# epoch, partition and offset come first: the store's script reads them.
+# epoch, partition and offset come first, PREFIX bytes: the store's script compares them.
+PREFIX = 16
 _HEADER = struct.Struct("<IiqQqqIHHB")
 _LIST_HEADER = struct.Struct("<QIiqqqH")
-
-
-class Position(NamedTuple):
-    """Where in the stream an event stands. ``epoch`` counts re-creations of the topic."""
-
-    epoch: int
-    partition: int
-    offset: int
-
-    def is_after(self, other: Position) -> bool:
-        """Whether an event here is new to a state that has applied everything up to ``other``."""
-        if (self.epoch, self.partition) != (other.epoch, other.partition):
-            return self.epoch >= other.epoch
-        return self.offset > other.offset
-
-
-BEGINNING = Position(0, -1, -1)
 
 
 class Click(NamedTuple):
@@ -90,12 +75,17 @@ class UserState:
 
     model: int
     hidden: NDArray[np.float32]
-    position: Position = BEGINNING
+    progress: Progress = field(default_factory=Progress)
     recent: list[Click] = field(default_factory=list)
     session_events: int = 0
     previous_end: int = NEVER
     rebuild: bool = False
     pending: list[int] = field(default_factory=list)
+
+    @property
+    def position(self) -> Position:
+        """Where the last event stood that was applied."""
+        return self.progress.last
 
     def place(self, click: Click, rule: SessionRule, capacity: int) -> Placed:
         """Put a click where it belongs among the recent events.
@@ -170,7 +160,10 @@ class UserState:
             del self.recent[0]
 
     def pack(self) -> bytes:
-        """The state as bytes, about ``49 + 4 * width + 9 * events`` of them (17 an event where ids are given)."""
+        """The state as bytes, about ``49 + 4 * width + 9 * events`` of them (17 an event where ids are given).
+
+        A user who has moved between partitions costs twelve more for each of them.
+        """
         newest = self.recent[-1].time if self.recent else 0
         with_ids = any(click.event_id != NO_ID for click in self.recent)
         header = _HEADER.pack(
@@ -192,6 +185,7 @@ class UserState:
         ]
         if with_ids:
             parts.append(np.array([click.event_id for click in self.recent], "<u8").tobytes())
+        parts.append(self.progress.pack_elsewhere())
         return b"".join(parts)
 
     @classmethod
@@ -209,10 +203,11 @@ class UserState:
             ages = columns.take("<u4", count).tolist()
             kinds = columns.take("u1", count).tolist()
             ids = columns.take("<u8", count).tolist() if with_ids else [NO_ID] * count
+            progress = Progress.unpack(Position(*position), columns.rest())
         except (struct.error, ValueError) as error:
             raise InputError(f"not a user state ({len(data)} bytes): {error}") from None
         recent = [Click(newest - age, *rest) for age, *rest in zip(ages, rows, kinds, ids, strict=True)]
-        return cls(model, hidden, Position(*position), recent, session_events, previous_end)
+        return cls(model, hidden, progress, recent, session_events, previous_end)
 
 
 @dataclass(frozen=True)
@@ -292,3 +287,6 @@ class _Columns:
         values = np.frombuffer(self._data, dtype, count, self._offset)
         self._offset += values.nbytes
         return values
+
+    def rest(self) -> bytes:
+        return self._data[self._offset :]

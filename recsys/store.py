@@ -1,9 +1,12 @@
 """User states and recommendation lists in Redis.
 
 Each user has two keys, ``<prefix>:s:{user}`` and ``<prefix>:l:{user}``. They are written by one script, together or not
-at all, and only if the event they follow from is newer than what is there: a redelivered click, or a worker that does
-not know it has lost its partition, changes nothing. (The braces would make Redis Cluster keep both keys in one slot; a
-batch of users is written by one call, though, so the store must be one Redis, with or without replicas.)
+at all, and only if the state there is still the one that was read: a worker that does not know it has lost its
+partition changes nothing. (The braces would make Redis Cluster keep both keys in one slot; a batch of users is written
+by one call, though, so the store must be one Redis, with or without replicas.)
+
+``<prefix>:topics`` numbers the topics that clicks came from. It never expires: where Redis may evict keys, let it evict
+those with a time to live (``maxmemory-policy volatile-lru``).
 """
 
 from __future__ import annotations
@@ -11,49 +14,54 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
-from recsys.errors import UnavailableError
+from recsys.errors import SettingsError, UnavailableError
 from recsys.settings import RedisSettings
+from recsys.state import PREFIX
 
-# KEYS: state and list key of each user. ARGV: the keys' life in milliseconds, then state and list of each user; an
-# empty list takes the old one away. The states' first 16 bytes are epoch, partition and offset (recsys.state).
+# KEYS: state and list key of each user. ARGV: the keys' life in milliseconds, then for each user how the state that was
+# read begins, the new state and the list; an empty list takes the old one away. A state that is there already counts as
+# written: the client sends a command once more where it did not see the answer.
 _SAVE = """
-local stale = {}
+local refused = {}
 for i = 1, #KEYS, 2 do
-  local old = redis.call('GETRANGE', KEYS[i], 0, 15)
-  local fresh = true
-  if #old == 16 then
-    local old_epoch, old_partition, old_offset = struct.unpack('<I4i4i8', old)
-    local epoch, partition, offset = struct.unpack('<I4i4i8', ARGV[i + 1])
-    if epoch ~= old_epoch or partition ~= old_partition then
-      fresh = epoch >= old_epoch
-    else
-      fresh = offset > old_offset
-    end
-  end
-  if fresh then
-    redis.call('SET', KEYS[i], ARGV[i + 1], 'PX', ARGV[1])
-    if ARGV[i + 2] == '' then
+  local user = (i + 1) / 2
+  local read, state, list = ARGV[3 * user - 1], ARGV[3 * user], ARGV[3 * user + 1]
+  if redis.call('GETRANGE', KEYS[i], 0, 15) == read then
+    redis.call('SET', KEYS[i], state, 'PX', ARGV[1])
+    if list == '' then
       redis.call('DEL', KEYS[i + 1])
     else
-      redis.call('SET', KEYS[i + 1], ARGV[i + 2], 'PX', ARGV[1])
+      redis.call('SET', KEYS[i + 1], list, 'PX', ARGV[1])
     end
-  else
-    stale[#stale + 1] = (i + 1) / 2
+  elseif redis.call('GET', KEYS[i]) ~= state then
+    refused[#refused + 1] = user
   end
 end
-return stale
+return refused
+"""
+
+# KEYS: the hash of topics. ARGV: an id. Its number is that of the ids before it.
+_NUMBER = """
+redis.call('HSETNX', KEYS[1], ARGV[1], redis.call('HLEN', KEYS[1]))
+return tonumber(redis.call('HGET', KEYS[1], ARGV[1]))
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """What to store for a user: the packed state, and the packed list or ``b""`` for none."""
+    """What to store for a user: the packed state, and the packed list or ``b""`` for none.
+
+    ``read`` is the packed state in the store from which they were made, None if there was none.
+    """
 
     user_id: str
+    read: bytes | None
     state: bytes
     recommendations: bytes
 
@@ -71,10 +79,13 @@ class Store:
                 socket_timeout=settings.timeout_seconds,
                 socket_connect_timeout=settings.timeout_seconds,
                 decode_responses=False,
+                **_credentials(settings),
             )
-        except ValueError as error:
-            raise UnavailableError(f"redis.url: {error}") from None
+        except ValueError:  # its words may hold a part of the password
+            words = "cannot be read; in a password '/', '#' and '?' are written %2F, %23 and %3F"
+            raise SettingsError(f"settings: redis.url: {words}") from None
         self._save = self._redis.register_script(_SAVE)
+        self._number = self._redis.register_script(_NUMBER)
 
     async def ping(self) -> None:
         """Return if the store answers."""
@@ -90,14 +101,21 @@ class Store:
         return await self._get("l", users)
 
     async def save(self, writes: Sequence[Write]) -> set[str]:
-        """Store each user's state and list together, if newer than what is there; say whose were not."""
+        """Store each user's state and list together, if the state there is still ``read``; say whose was not."""
         if not writes:
             return set()
         keys = [self.key(kind, write.user_id) for write in writes for kind in ("s", "l")]
-        values = [value for write in writes for value in (write.state, write.recommendations)]
+        values = [
+            value for write in writes for value in ((write.read or b"")[:PREFIX], write.state, write.recommendations)
+        ]
         async with self._reachable():
-            stale = await self._save(keys=keys, args=[self._ttl_ms, *values])
-        return {writes[index - 1].user_id for index in stale}
+            refused = await self._save(keys=keys, args=[self._ttl_ms, *values])
+        return {writes[user - 1].user_id for user in refused}
+
+    async def topic_number(self, identity: str) -> int:
+        """The number of the topic with this id: 0 for the first that was ever asked for, 1 for the next, and so on."""
+        async with self._reachable():
+            return int(await self._number(keys=[f"{self._prefix}:topics"], args=[identity]))
 
     async def close(self) -> None:
         """Give all connections back."""
@@ -119,4 +137,17 @@ class Store:
             yield
         except (RedisError, OSError, TimeoutError) as error:
             reason = str(error) or type(error).__name__
-            raise UnavailableError(f"the store at {self._address} does not answer: {reason}") from error
+            does = "refuses" if isinstance(error, ResponseError) else "does not answer"
+            raise UnavailableError(f"the store at {self._address} {does}: {reason}") from error
+
+
+def _credentials(settings: RedisSettings) -> dict[str, Any]:
+    """Who we are to the store, and whom we trust; what the address says of itself goes before."""
+    if settings.ssl_ca and not Path(settings.ssl_ca).is_file():
+        raise SettingsError(f"settings: redis.ssl_ca: {settings.ssl_ca}: no such file")
+    options = {
+        "username": settings.username,
+        "password": settings.password.get_secret_value(),
+        "ssl_ca_certs": settings.ssl_ca,
+    }
+    return {name: value for name, value in options.items() if value}

@@ -1,7 +1,8 @@
 """One micro-batch: clicks in, states and lists in the store, dead letters out.
 
 Everything here may be done again after a failure, as often as needed, with the same result: a click that a state has
-already applied is skipped by its offset, and the store refuses what is not newer.
+already applied is skipped by its offset, and the store refuses a state made from one that it no longer holds. The
+clicks of such a user are then applied anew, to the state that another worker has written meanwhile.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from recsys.errors import EventError, InputError
+from recsys.errors import EventError, InputError, UnavailableError
 from recsys.events import ClickEvent, check_clock, decode
+from recsys.position import Position
 from recsys.serving import CurrentModel, Served
 from recsys.settings import WorkerSettings
-from recsys.state import Click, Placed, Position, RecommendationList, UserState
+from recsys.state import Click, Placed, RecommendationList, UserState
 from recsys.store import Store, Write
 from stream.dead_letter import MAX_KEY_BYTES, DeadLetter, Record
 
 REDELIVERED = "redelivered"
+ROUNDS = 10  # most attempts at a batch while another worker writes the same users
 
 SendDeadLetters = Callable[[Sequence[DeadLetter]], Awaitable[None]]
 
@@ -30,7 +33,8 @@ SendDeadLetters = Callable[[Sequence[DeadLetter]], Awaitable[None]]
 class Outcome:
     """What became of a micro-batch. The counts of ``applied``, ``skipped`` and ``dead`` add up to its records.
 
-    ``seconds`` has the time of each part of the work; ``visible`` the records whose lists the batch brought up to date.
+    ``stale`` counts the writes that the store refused, and that were made anew; ``seconds`` has the time of each part of
+    the work; ``visible`` the records whose lists the batch brought up to date.
     """
 
     applied: int = 0
@@ -44,14 +48,35 @@ class Outcome:
     visible: list[Record] = field(default_factory=list)
 
 
+Events = dict[str, list[tuple[Record, ClickEvent]]]  # of each user, in topic order
+
+
 @dataclass
 class _Visitor:
-    """A user of the batch: the state, and the events that lead it on, in topic order."""
+    """A user of the batch: the state as ``read`` and as it becomes, the events that lead it on, and what they came to.
 
+    The outcomes count only when the store has taken the state.
+    """
+
+    read: bytes | None
     state: UserState
     events: list[tuple[Record, ClickEvent]]
     touched: bool = False
+    rebuilt: bool = False
+    lost: bool = False
     applied: list[Record] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    dead: list[DeadLetter] = field(default_factory=list)
+
+    def settle(self, outcome: Outcome) -> None:
+        """Count the user's part."""
+        outcome.applied += len(self.applied)
+        outcome.visible += self.applied
+        outcome.skipped += self.skipped
+        outcome.dead += self.dead
+        outcome.lists += self.touched and bool(self.state.seen())
+        outcome.rebuilt += self.touched and self.rebuilt
+        outcome.lost_states += self.touched and self.lost
 
 
 class Processor:
@@ -76,25 +101,28 @@ class Processor:
         watch = _Stopwatch(outcome.seconds)
         events = self._read(records, outcome)
         watch.lap("decode")
-        visitors = await self._load(events, served, outcome)
-        watch.lap("load")
-        for visitor in visitors.values():
-            self._place(visitor, served, outcome)
-        touched = {user: visitor for user, visitor in visitors.items() if visitor.touched}
-        self._advance([visitor.state for visitor in touched.values()], served)
-        watch.lap("step")
-        writes = self._recommend(touched, served, outcome)
-        watch.lap("score")
-        if outcome.dead:  # before the states: a crash in between repeats a letter, but loses none
-            await self._send_dead_letters(outcome.dead)
-        watch.lap("dead_letter")
-        outcome.stale = len(await self._store.save(writes))
-        watch.lap("write")
-        return outcome
+        letters = outcome.dead
+        for _ in range(ROUNDS):
+            visitors = await self._apply(events, served, watch)
+            writes = self._writes(visitors, served)
+            watch.lap("score")
+            letters = [*letters, *(letter for visitor in visitors.values() for letter in visitor.dead)]
+            if letters:  # before the states: a crash in between repeats a letter, but loses none
+                await self._send_dead_letters(letters)
+            watch.lap("dead_letter")
+            refused = await self._store.save(writes)
+            watch.lap("write")
+            for user in visitors.keys() - refused:
+                visitors[user].settle(outcome)
+            if not refused:
+                return outcome
+            outcome.stale += len(refused)
+            events, letters = {user: events[user] for user in events if user in refused}, []
+        raise UnavailableError(f"the store refused the states of {len(events)} users {ROUNDS} times: others write them")
 
-    def _read(self, records: Sequence[Record], outcome: Outcome) -> dict[str, list[tuple[Record, ClickEvent]]]:
+    def _read(self, records: Sequence[Record], outcome: Outcome) -> Events:
         """Each user's events."""
-        events: dict[str, list[tuple[Record, ClickEvent]]] = {}
+        events: Events = {}
         now_ms = time.time_ns() // 1_000_000
         for record in records:
             try:
@@ -109,49 +137,52 @@ class Processor:
                 events.setdefault(event.user_id, []).append((record, event))
         return events
 
-    async def _load(
-        self, events: dict[str, list[tuple[Record, ClickEvent]]], served: Served, outcome: Outcome
-    ) -> dict[str, _Visitor]:
+    async def _apply(self, events: Events, served: Served, watch: _Stopwatch) -> dict[str, _Visitor]:
+        """Each user, with the state that the events make of what the store holds."""
         packed = await self._store.states(list(events))
-        return {
-            user: _Visitor(self._unpack(data, served, outcome), mine)
-            for (user, mine), data in zip(events.items(), packed, strict=True)
+        visitors = {
+            user: self._load(data, mine, served) for (user, mine), data in zip(events.items(), packed, strict=True)
         }
+        watch.lap("load")
+        for visitor in visitors.values():
+            self._place(visitor, served)
+        self._advance([visitor.state for visitor in visitors.values() if visitor.touched], served)
+        watch.lap("step")
+        return visitors
 
-    def _unpack(self, data: bytes | None, served: Served, outcome: Outcome) -> UserState:
+    def _load(self, data: bytes | None, events: list[tuple[Record, ClickEvent]], served: Served) -> _Visitor:
         width = served.scorer.width
-        fresh = UserState(served.digest, np.zeros(width, np.float32))
+        visitor = _Visitor(data, UserState(served.digest, np.zeros(width, np.float32)), events)
         if data is None:
-            return fresh
+            return visitor
         try:
-            state = UserState.unpack(data)
+            visitor.state = UserState.unpack(data)
         except InputError:
-            outcome.lost_states += 1
-            return fresh
-        if state.model != served.digest:
-            rows = self._model.translation(state.model, served)
-            state.translate(served.digest, rows, width, served.rule)
-            outcome.rebuilt += 1
-            outcome.lost_states += rows is None
-        return state
+            visitor.lost = True
+            return visitor
+        if visitor.state.model != served.digest:
+            rows = self._model.translation(visitor.state.model, served)
+            visitor.state.translate(served.digest, rows, width, served.rule)
+            visitor.rebuilt, visitor.lost = True, rows is None
+        return visitor
 
-    def _place(self, visitor: _Visitor, served: Served, outcome: Outcome) -> None:
+    def _place(self, visitor: _Visitor, served: Served) -> None:
         state = visitor.state
         for record, event in visitor.events:
             position = Position(self._settings.epoch, record.partition, record.offset)
-            if not position.is_after(state.position):
-                outcome.skipped[REDELIVERED] += 1
+            if state.progress.covers(position):
+                visitor.skipped[REDELIVERED] += 1
                 continue
-            state.position, visitor.touched = position, True
+            state.progress.advance(position)
+            visitor.touched = True
             click = Click.of(event, served.vocabulary.row(event.item_id), served.kind(event.event_type))
             placed = state.place(click, served.rule, self._settings.recent_items)
             if placed is Placed.APPLIED:
-                outcome.applied += 1
                 visitor.applied.append(record)
             elif placed in {Placed.REPEATED, Placed.DUPLICATE}:
-                outcome.skipped[placed.value] += 1
+                visitor.skipped[placed.value] += 1
             else:
-                outcome.dead.append(DeadLetter(record, placed.value, _why(placed, event)))
+                visitor.dead.append(DeadLetter(record, placed.value, _why(placed, event)))
 
     def _advance(self, states: Sequence[UserState], served: Served) -> None:
         if not states:
@@ -161,17 +192,13 @@ class Processor:
         for state, row in zip(states, advanced, strict=True):
             state.hidden = row
 
-    def _recommend(self, touched: dict[str, _Visitor], served: Served, outcome: Outcome) -> list[Write]:
+    def _writes(self, visitors: dict[str, _Visitor], served: Served) -> list[Write]:
         """Each touched user's state, and the list that is a function of it alone: how batches fell leaves no trace."""
-        states = [visitor.state for visitor in touched.values()]
-        knowing = [state for state in states if state.seen()]
-        lists = iter(self._lists(knowing, served))
-        outcome.lists = len(knowing)
-        for visitor in touched.values():
-            outcome.visible.extend(visitor.applied)
+        touched = {user: visitor for user, visitor in visitors.items() if visitor.touched}
+        lists = iter(self._lists([each.state for each in touched.values() if each.state.seen()], served))
         return [
-            Write(user, state.pack(), next(lists).pack() if state.seen() else b"")
-            for user, state in zip(touched, states, strict=True)
+            Write(user, each.read, each.state.pack(), next(lists).pack() if each.state.seen() else b"")
+            for user, each in touched.items()
         ]
 
     def _lists(self, states: Sequence[UserState], served: Served) -> list[RecommendationList]:

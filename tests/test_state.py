@@ -8,14 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.errors import InputError
+from recsys.position import BEGINNING, Position, Progress
 from recsys.scorer import Scorer
 from recsys.sessions import NO_ID, SessionRule, assemble
 from recsys.state import (
-    BEGINNING,
     NEVER,
     Click,
     Placed,
-    Position,
     RecommendationList,
     UserState,
     hash_id,
@@ -152,14 +151,14 @@ def test_stepping_click_by_click_is_replaying_the_session(events: list[Click]) -
     np.testing.assert_array_equal(state.hidden, whole)
 
 
-@given(EVENTS, st.booleans())
-def test_packing_keeps_everything(events: list[Click], with_ids: bool) -> None:
+@given(EVENTS, st.booleans(), st.dictionaries(st.integers(3, 9), st.integers(0, 1 << 62), max_size=3))
+def test_packing_keeps_everything(events: list[Click], with_ids: bool, moves: dict[int, int]) -> None:
     if with_ids:
         events = [each._replace(event_id=index + 1) for index, each in enumerate(events)]
     state, _ = place_all(events)
-    state.position, state.hidden = Position(3, 2, 1 << 40), np.arange(4, dtype=np.float32)
+    state.progress, state.hidden = Progress(Position(3, 2, 1 << 40), moves), np.arange(4, dtype=np.float32)
     again = UserState.unpack(state.pack())
-    assert (again.model, again.position, again.recent) == (7, state.position, state.recent)
+    assert (again.model, again.progress, again.recent) == (7, state.progress, state.recent)
     assert (again.session_events, again.previous_end) == (state.session_events, state.previous_end)
     np.testing.assert_array_equal(again.hidden, state.hidden)
 
@@ -182,21 +181,6 @@ def test_a_session_of_a_lost_model_begins_anew() -> None:
     state.translate(8, None, 6, RULE)
     assert state.pending == []
     assert state.place(click(2, 3), RULE, 50) is Placed.APPLIED
-
-
-@pytest.mark.parametrize(
-    ("new", "old", "expected"),
-    [
-        (Position(0, 1, 5), Position(0, 1, 4), True),
-        (Position(0, 1, 4), Position(0, 1, 4), False),
-        (Position(0, 1, 3), Position(0, 1, 4), False),
-        (Position(1, 1, 0), Position(0, 1, 4), True),  # the topic was re-created
-        (Position(0, 1, 9), Position(1, 1, 4), False),
-        (Position(0, 2, 0), Position(0, 1, 4), True),  # partitions were added, the user moved
-    ],
-)
-def test_positions(new: Position, old: Position, expected: bool) -> None:
-    assert new.is_after(old) is expected
 
 
 @pytest.mark.parametrize("data", [b"", b"short", fresh().pack()[:-1], b"\xff" * 200])

@@ -19,9 +19,10 @@ import uvicorn
 from recsys.api.app import create_app
 from recsys.api.services import Services
 from recsys.bundle import Bundles
+from recsys.position import Position, Progress
 from recsys.serving import CurrentModel
 from recsys.settings import RedisSettings, Settings
-from recsys.state import Position, RecommendationList, UserState
+from recsys.state import RecommendationList, UserState
 from recsys.store import Store, Write
 
 NOWHERE = "127.0.0.1:1"  # nothing listens there
@@ -58,11 +59,12 @@ class Api:
 
     def put_bytes(self, user: str, packed: bytes) -> None:
         """Store anything in the place of a user's list."""
-        state = UserState(1, np.zeros(2, np.float32), Position(0, 0, time.time_ns()))
+        state = UserState(1, np.zeros(2, np.float32), Progress(Position(0, 0, time.time_ns())))
 
         async def put() -> None:
             store = Store(self.services.settings.redis)
-            assert not await store.save([Write(user, state.pack(), packed)])
+            (read,) = await store.states([user])
+            assert not await store.save([Write(user, read, state.pack(), packed)])
             await store.close()
 
         asyncio.run(put())

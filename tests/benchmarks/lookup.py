@@ -25,8 +25,9 @@ import numpy as np
 import uvloop
 
 from recsys.bundle import Model, digest_of
+from recsys.position import Position, Progress
 from recsys.settings import RedisSettings
-from recsys.state import Position, RecommendationList, UserState
+from recsys.state import RecommendationList, UserState
 from recsys.store import Store, Write
 from recsys.vocabulary import Vocabulary
 from stream.embedded import embedded_store
@@ -46,7 +47,7 @@ def model_of(items: int, units: int = 100) -> Model:
 async def load_lists(url: str, digest: int, users: int, items: int, length: int) -> None:
     """Store a list for each user."""
     rng = np.random.default_rng(0)
-    state = UserState(digest, np.zeros(4, np.float32), Position(0, 0, 1)).pack()
+    state = UserState(digest, np.zeros(4, np.float32), Progress(Position(0, 0, 1))).pack()
     now_ms = time.time_ns() // 1_000_000
     store = Store(RedisSettings(url=url))
     for first in range(0, users, 1000):
@@ -55,6 +56,7 @@ async def load_lists(url: str, digest: int, users: int, items: int, length: int)
         writes = [
             Write(
                 f"user-{first + index}",
+                None,
                 state,
                 RecommendationList(digest, Position(0, 0, 1), now_ms, now_ms, rows[index], scores[index]).pack(),
             )

@@ -7,6 +7,7 @@ import json
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recsys.bundle import Bundles
+from recsys.errors import UnavailableError
+from recsys.position import Position, Progress
 from recsys.serving import CurrentModel
 from recsys.settings import RedisSettings, WorkerSettings
 from recsys.state import RecommendationList, UserState, sequence
 from recsys.store import Store, Write
 from stream.dead_letter import DeadLetter, Record
-from stream.processor import Outcome, Processor
+from stream.processor import ROUNDS, Outcome, Processor
 from tests.conftest import publish, random_model
 
 START = 1_700_000_000_000
@@ -138,14 +141,95 @@ def test_a_producers_duplicate_is_skipped(run: Callable[..., None]) -> None:
     run(body)
 
 
-def test_the_store_refuses_what_is_not_newer(run: Callable[..., None]) -> None:
+def test_the_store_refuses_a_state_made_from_one_that_is_gone(run: Callable[..., None]) -> None:
     async def body(world: World) -> None:
         await world.process(record("u", "item-001", 0, 5))
+        (read,) = await world.store.states(["u"])
+        await world.process(record("u", "item-002", 1, 6))
         newer = await world.state("u")
         older = await world.state("u")
-        older.position = older.position._replace(offset=4)
-        assert await world.store.save([Write("u", older.pack(), b"")]) == {"u"}
+        older.progress = Progress(Position(0, 0, 7))
+        for wrong in (read, None):
+            assert await world.store.save([Write("u", wrong, older.pack(), b"")]) == {"u"}
         assert (await world.state("u")).position == newer.position
+        assert await world.store.save([Write("u", wrong, newer.pack(), b"")]) == set()  # a command sent twice
+
+    run(body)
+
+
+class Rival:
+    """A store in which another worker is quicker: it writes between the reading of a state and its writing."""
+
+    def __init__(self, store: Store, steps: Sequence[Callable[[], Awaitable[object]]]) -> None:
+        self._store, self._steps = store, list(steps)
+        self.states = store.states
+
+    async def save(self, writes: Sequence[Write]) -> set[str]:
+        if writes and self._steps:
+            await self._steps.pop(0)()
+        return await self._store.save(writes)
+
+
+def test_workers_that_write_the_same_users_apply_every_click_once(run: Callable[..., None]) -> None:
+    """A worker that has lost its partition, and does not know it, is at work beside the new owner."""
+    log = [record(f"u{i % 3}", f"item-{i:03d}", i, i) for i in range(30)]
+    late = record("u0", "item-003", -7200, 30)
+
+    async def body(world: World) -> None:
+        async def clean() -> list[bytes]:
+            await world.process(*log, late)
+            return [(await world.state(f"u{user}")).pack() for user in range(3)]
+
+        expected = await clean()
+        await world.store._redis.delete(*[world.store.key(kind, f"u{user}") for kind in "sl" for user in range(3)])
+        world.letters.clear()
+        await world.process(*log[:10])
+        rival = Processor(world.model, world.store, WorkerSettings(), world._keep)
+        steps = [lambda: rival.process(log[8:20]), lambda: rival.process(log[18:21])]
+        world.processor = Processor(world.model, Rival(world.store, steps), WorkerSettings(), world._keep)  # type: ignore[arg-type]
+        outcome = await world.process(*log[5:], late)
+        assert outcome.stale == 3 + 1
+        assert outcome.skipped == {"redelivered": 5 + 11}
+        assert [letter.record.offset for letter in outcome.dead] == [30]
+        assert [(await world.state(f"u{user}")).pack() for user in range(3)] == expected
+
+    run(body)
+
+
+def test_a_batch_that_is_refused_again_and_again_must_be_tried_later(run: Callable[..., None]) -> None:
+    async def body(world: World) -> None:
+        rival = Processor(world.model, world.store, WorkerSettings(), world._keep)
+        steps = [partial(rival.process, [record("u", f"item-{i:03d}", i, i)]) for i in range(ROUNDS)]
+        world.processor = Processor(world.model, Rival(world.store, steps), WorkerSettings(), world._keep)  # type: ignore[arg-type]
+        batch = [record("u", f"item-{i:03d}", i, i) for i in range(ROUNDS + 1)]
+        with pytest.raises(UnavailableError, match="others write them"):
+            await world.process(*batch)
+        outcome = await world.process(*batch)
+        assert (outcome.applied, outcome.skipped) == (1, {"redelivered": ROUNDS})
+
+    run(body)
+
+
+def test_a_user_who_moves_between_partitions_loses_and_repeats_nothing(run: Callable[..., None]) -> None:
+    """Partitions were added: clicks of the old one come again after the first of the new one."""
+
+    async def body(world: World) -> None:
+        old = [record("u", f"item-{i:03d}", i, i, partition=1) for i in range(6)]
+        new = [record("u", f"item-{i:03d}", i, i, partition=9) for i in range(6, 9)]
+        await world.process(*old[:4])
+        await world.process(*new[:2])
+        outcome = await world.process(*old[2:], *new)
+        assert (outcome.applied, outcome.skipped) == (3, {"redelivered": 4})
+        state = await world.state("u")
+        assert [click.row for click in state.recent] == list(range(9))
+        assert state.progress == Progress(Position(0, 9, 8), {1: 5})
+
+    run(body)
+
+
+def test_topics_are_numbered_in_the_order_of_their_coming(run: Callable[..., None]) -> None:
+    async def body(world: World) -> None:
+        assert [await world.store.topic_number(identity) for identity in ("a", "b", "a", "c", "b")] == [0, 1, 0, 2, 1]
 
     run(body)
 
