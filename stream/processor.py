@@ -33,8 +33,8 @@ SendDeadLetters = Callable[[Sequence[DeadLetter]], Awaitable[None]]
 class Outcome:
     """What became of a micro-batch. The counts of ``applied``, ``skipped`` and ``dead`` add up to its records.
 
-    ``stale`` counts the writes that the store refused, and that were made anew; ``seconds`` has the time of each part of
-    the work; ``visible`` the records whose lists the batch brought up to date.
+    ``stale`` counts the writes that the store refused, and that were made anew; ``seconds`` has the time of each part
+    of the work; ``visible`` the records whose lists the batch brought up to date.
     """
 
     applied: int = 0
