@@ -9,8 +9,9 @@ it, the reset applied before the product::
     c  = tanh(x Wc + (r * h) Uc + bc)       candidate
     h' = (1 - z) h + z c
 
-Steps and scores are computed in blocks of a fixed number of rows, because a BLAS may sum in another order for another
-shape: a user's state and list must not depend on who else is in the batch.
+A BLAS may sum in another order for another shape, but a user's state and list must not depend on who else is in the
+batch. So steps are computed in blocks of a fixed number of rows, and scores in blocks of those numbers of rows for
+which this machine's BLAS is seen to give the same bits.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.bundle import Weights
+from recsys.ranking import Ranking
 from recsys.sessions import Sessions
 from recsys.trail import extend
 
 BLOCK = 32  # rows of a step
-SCORE_BLOCK = 16  # rows scored at a time: a lone click costs as much as 16, but each of many half as much as alone
+HEIGHTS = (8, 16, 32, 64, 128)  # rows of a product with the items: a lone click costs as much as 8, 128 as much as 50
+ITEM_BLOCK = 1 << 15  # items scored at a time
 CHUNK_BYTES = 64 << 20  # scores held at a time while predicting
 
 Hidden = NDArray[np.float32]
@@ -61,6 +64,7 @@ class Scorer:
         self._revisit = weights["revisit"]
         self._trail = slice(layers * self._units, None)
         self.width = layers * self._units + len(self._revisit)
+        self._heights = self._equal_heights()
 
     def start(self, batch: int) -> Hidden:
         """``[batch, width]``: states before the first click."""
@@ -105,18 +109,9 @@ class Scorer:
     def scores(self, hidden: Hidden) -> NDArray[np.float32]:
         """``[batch, items]``: the score of each item as the next one."""
         result = np.empty((len(hidden), self.items), np.float32)
-        top = np.ascontiguousarray(hidden[:, self._trail.start - self._units : self._trail.start])
-        whole = len(hidden) - len(hidden) % SCORE_BLOCK
-        for start in range(0, whole, SCORE_BLOCK):
-            np.matmul(top[start : start + SCORE_BLOCK], self._output, out=result[start : start + SCORE_BLOCK])
-        if rest := len(hidden) - whole:
-            block = np.zeros((SCORE_BLOCK, self._units), np.float32)
-            block[:rest] = top[whole:]
-            result[whole:] = (block @ self._output)[:rest]
-        result += self._bias
-        trail = hidden[:, self._trail].astype(np.int64)
-        row, place = np.nonzero(trail)
-        result[row, trail[row, place] - 1] += self._revisit[place]
+        for rows in self._tiles(len(hidden)):
+            for first, scores in self._score_blocks(hidden[rows]):
+                result[rows, first : first + scores.shape[1]] = scores
         return result
 
     def top_k(
@@ -127,13 +122,57 @@ class Scorer:
         ``exclude`` gives for each state the rows that must not appear.
         """
         found = []
-        for start in range(0, len(hidden), SCORE_BLOCK):  # no more scores than these are held at a time
-            scores = self.scores(hidden[start : start + SCORE_BLOCK])
-            if exclude is not None:
-                for row, excluded in zip(scores, exclude[start : start + SCORE_BLOCK], strict=True):
-                    row[excluded] = -np.inf
-            found += best(scores, count)
+        for rows in self._tiles(len(hidden)):
+            hidden_rows = hidden[rows]
+            ranking = Ranking(len(hidden_rows), min(count, self.items))
+            places = None if exclude is None else _flat(exclude[rows])
+            for first, scores in self._score_blocks(hidden_rows):
+                if places is not None:
+                    row, column, _ = _within(*places, first, scores.shape[1])
+                    scores[row, column] = -np.inf
+                ranking.add(scores, first)
+            found += ranking.lists()
         return found
+
+    def _tiles(self, batch: int) -> Iterator[slice]:
+        """The rows of a batch that are scored together: as many as a product may have, and the rest."""
+        for start in range(0, batch, self._heights[-1]):
+            yield slice(start, min(batch, start + self._heights[-1]))
+
+    def _score_blocks(self, hidden: Hidden) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """For each block of items its first row and the scores ``[batch, block]``; each block overwrites the last."""
+        top = hidden[:, self._trail.start - self._units : self._trail.start]
+        height = next(height for height in self._heights if height >= len(top))
+        padded = np.zeros((height, self._units), np.float32)
+        padded[: len(top)] = top
+        trail = hidden[:, self._trail].astype(np.int64)
+        row, place = np.nonzero(trail)
+        item = trail[row, place] - 1
+        for first in range(0, self.items, ITEM_BLOCK):
+            scores = self._product(padded, first)[: len(top)]
+            scores += self._bias[first : first + ITEM_BLOCK]
+            rows, columns, which = _within(row, item, first, scores.shape[1])
+            scores[rows, columns] += self._revisit[place[which]]
+            yield first, scores
+
+    def _product(self, padded: Hidden, first: int) -> NDArray[np.float32]:
+        """``[height, block]``: the states times the block of items that begins at row ``first``."""
+        return padded @ self._output[:, first : first + ITEM_BLOCK]
+
+    def _equal_heights(self) -> list[int]:
+        """Of :data:`HEIGHTS` those whose products here are the same, bit by bit, as of the lowest.
+
+        In which order a BLAS sums does not depend on the numbers, so random ones show it.
+        """
+        states = np.random.default_rng(0).normal(size=(HEIGHTS[-1], self._units)).astype(np.float32)
+        equal = list(HEIGHTS)
+        for first in {0, (self.items - 1) // ITEM_BLOCK * ITEM_BLOCK}:  # the last block may have another width
+            products = {
+                height: np.concatenate([self._product(part, first) for part in np.split(states, len(states) // height)])
+                for height in equal
+            }
+            equal = [height for height in equal if np.array_equal(products[height], products[HEIGHTS[0]])]
+        return equal
 
     def hidden_states(self, sessions: Sessions) -> Hidden:
         """``[events, width]``: the state after each event of each session."""
@@ -165,18 +204,18 @@ class Scorer:
                 yield self.scores(states[start : start + rows])
 
 
-def best(scores: NDArray[np.float32], count: int) -> list[tuple[Rows, NDArray[np.float32]]]:
-    """The ``count`` largest finite scores of each row of ``[batch, items]``, best first, equal scores by column."""
-    count = min(count, scores.shape[1])
-    cut = scores.shape[1] - count
-    thresholds = np.partition(scores, cut, axis=1)[:, cut] if count else np.full(len(scores), np.inf, np.float32)
-    found = []
-    for row, threshold in zip(scores, thresholds, strict=True):
-        candidates = np.flatnonzero((row >= threshold) & (row > -np.inf))
-        order = np.lexsort((candidates, -row[candidates]))[:count]
-        chosen = candidates[order].astype(np.int32)
-        found.append((chosen, row[chosen]))
-    return found
+def _flat(rows: Sequence[Rows]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The places (state, item) of the rows given for each state."""
+    lengths = [len(each) for each in rows]
+    return np.repeat(np.arange(len(rows)), lengths), np.concatenate([*rows, np.empty(0, np.int64)]).astype(np.int64)
+
+
+def _within(
+    row: NDArray[np.int64], item: NDArray[np.int64], first: int, width: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The places (row, item) in a block of items, as rows and columns of it, and which of all they are."""
+    which = np.flatnonzero((item >= first) & (item < first + width))
+    return row[which], item[which] - first, which
 
 
 def _sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:

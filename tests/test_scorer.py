@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from recsys.scorer import BLOCK, SCORE_BLOCK, Scorer, best
+from recsys.ranking import Ranking
+from recsys.scorer import BLOCK, HEIGHTS, ITEM_BLOCK, Scorer
 from recsys.sessions import Sessions
 from tests.conftest import random_model, random_states
 
@@ -60,13 +63,57 @@ def test_a_state_does_not_depend_on_who_else_is_in_the_batch(layers: int) -> Non
         )
 
 
-@pytest.mark.parametrize("items", [300, 5000])
-def test_scores_do_not_depend_on_who_else_is_in_the_batch(items: int) -> None:
-    scorer = Scorer(random_model(items=items, units=100).weights)
-    hidden = random_states(scorer, 2 * SCORE_BLOCK + 3)
-    together = scorer.scores(hidden)
-    for index in range(len(hidden)):
-        np.testing.assert_array_equal(scorer.scores(hidden[index : index + 1])[0], together[index])
+@pytest.mark.parametrize(("items", "units"), [(300, 100), (5000, 48), (ITEM_BLOCK + 77, 100)])
+def test_scores_and_lists_do_not_depend_on_who_else_is_in_the_batch(items: int, units: int) -> None:
+    scorer = Scorer(random_model(items=items, units=units).weights)
+    hidden = random_states(scorer, HEIGHTS[-1] + HEIGHTS[2] + 3)
+    together, lists = scorer.scores(hidden), scorer.top_k(hidden, 100)
+    for first in range(0, len(hidden), 5):
+        few = hidden[first : first + 1 + first % 20]
+        np.testing.assert_array_equal(scorer.scores(few), together[first : first + len(few)])
+        for mine, expected in zip(scorer.top_k(few, 100), lists[first:], strict=False):
+            assert [part.tobytes() for part in mine] == [part.tobytes() for part in expected]
+
+
+def by_sorting(scores: np.ndarray, count: int) -> tuple[list[int], list[float]]:
+    """The best finite scores of a row as a plain sort finds them: highest first, equal ones by place."""
+    rows = [i for i in sorted(range(len(scores)), key=lambda i: (-scores[i], i)) if scores[i] > -np.inf][:count]
+    return rows, scores[rows].tolist()
+
+
+@pytest.mark.parametrize("exclude", [False, True])
+@pytest.mark.parametrize(("items", "count"), [(30, 100), (3000, 20), (ITEM_BLOCK * 2 + 5, 100), (ITEM_BLOCK, 1000)])
+def test_lists_are_the_first_of_a_sort_of_all_scores(items: int, count: int, exclude: bool) -> None:
+    """Weights of few values, so that many scores are equal; the last clicks weigh in, and lie in all blocks."""
+    rng = np.random.default_rng(3)
+    weights = dict(random_model(items=items, units=4).weights)
+    for name, scale in (("embedding", 1), ("bias", 3), ("revisit", 20)):
+        weights[name] = rng.integers(-scale, scale + 1, weights[name].shape).astype(np.float32)
+    scorer = Scorer(weights)
+    hidden = random_states(scorer, 19)
+    hidden[:, :4] = rng.integers(-2, 3, (19, 4))
+    scores = scorer.scores(hidden)
+    gone = [rng.integers(0, items, 7).astype(np.int32) for _ in hidden] if exclude else None
+    for index, (rows, values) in enumerate(scorer.top_k(hidden, count, gone)):
+        if gone is not None:
+            scores[index, gone[index]] = -np.inf
+        assert (rows.tolist(), values.tolist()) == by_sorting(scores[index], count)
+
+
+def test_a_million_items_are_ranked_in_blocks_within_a_bound_of_memory() -> None:
+    """The scores of the batch alone would be 256 MB; those of a block of items are 8 MB."""
+    scorer = Scorer(random_model(items=1_000_000, units=8).weights)
+    hidden = random_states(scorer, 64)
+    scorer.top_k(hidden[:1], 100)
+    tracemalloc.start()
+    lists = scorer.top_k(hidden, 100)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 48 * 2**20
+    for index in (0, 63):
+        scores = scorer.scores(hidden[index : index + 1])[0]
+        order = np.lexsort((np.arange(len(scores)), -scores))[:100]
+        assert lists[index][0].tolist() == order.tolist()
 
 
 def test_advancing_by_many_clicks_is_stepping_by_each() -> None:
@@ -94,13 +141,19 @@ SCORES = hnp.arrays(
 )
 
 
-@given(SCORES, st.integers(1, 15), st.data())
-def test_the_best_are_the_first_of_a_sort(scores: np.ndarray, count: int, data: st.DataObject) -> None:
-    """Highest first, equal scores by row; what is excluded (-inf) never appears."""
+@given(SCORES, st.integers(0, 15), st.data())
+def test_a_ranking_is_a_sort_however_its_columns_are_cut_into_lanes_and_blocks(
+    scores: np.ndarray, count: int, data: st.DataObject
+) -> None:
+    """Highest first, equal scores (0.0 and -0.0 among them) by column; what is excluded (-inf) never appears."""
     scores = scores.copy()
-    hidden = data.draw(hnp.arrays(np.bool_, scores.shape))
-    scores[hidden] = -np.inf
-    for row, (rows, values) in zip(scores, best(scores, count), strict=True):
-        expected = [i for i in sorted(range(len(row)), key=lambda i: (-row[i], i)) if row[i] > -np.inf][:count]
-        assert rows.tolist() == expected
-        assert values.tolist() == row[expected].tolist()
+    scores[data.draw(hnp.arrays(np.bool_, scores.shape))] *= -1
+    scores[data.draw(hnp.arrays(np.bool_, scores.shape))] = -np.inf
+    cuts = sorted(data.draw(st.sets(st.integers(1, scores.shape[1]))) | {0, scores.shape[1]})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recsys.ranking.LANES", data.draw(st.integers(1, 4)))
+        ranking = Ranking(len(scores), count)
+        for first, last in pairwise(cuts):
+            ranking.add(scores[:, first:last], first)
+        found = ranking.lists()
+    assert [(rows.tolist(), values.tolist()) for rows, values in found] == [by_sorting(row, count) for row in scores]
