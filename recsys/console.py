@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -24,11 +22,3 @@ def progress() -> Progress:
         console=console,
         disable=not console.is_terminal,
     )
-
-
-def start_logging() -> None:
-    """Logs of a service on stderr, a line each: ours from INFO on, those of libraries from WARNING on."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.WARNING)
-    for name in ("recsys", "stream"):
-        logging.getLogger(name).setLevel(logging.INFO)
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # hundreds of lines a second while the broker is away

@@ -12,11 +12,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from tomllib import TOMLDecodeError
-from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -27,6 +25,7 @@ from pydantic_settings.exceptions import SettingsError as SettingsSourceError
 
 from recsys.errors import SettingsError
 from recsys.sessions import SessionRule
+from recsys.well_known import WellKnownNames
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 DropoutRate = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -139,6 +138,23 @@ class KafkaSettings(Section):
         ge=3,
         description="A worker silent for this long loses its partitions; brokers take 6 s or more by default.",
     )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How to speak to the broker."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="How to log in, with SASL."
+    )
+    sasl_username: str = Field("", description="User of the broker, with SASL.")
+    sasl_password: SecretStr = Field(SecretStr(""), description="That user's password.")
+    ssl_ca: str = Field("", description="PEM file of the authority that signs the broker's certificate.")
+    ssl_cert: str = Field("", description="PEM file of our certificate, where the broker asks for one.")
+    ssl_key: str = Field("", description="PEM file of its key.")
+
+    @model_validator(mode="after")
+    def _names_itself(self) -> KafkaSettings:
+        if self.security_protocol.startswith("SASL") and not self.sasl_username:
+            raise ValueError(f"{self.security_protocol} needs sasl_username and sasl_password")
+        return self
 
 
 class RedisSettings(Section):
@@ -148,6 +164,15 @@ class RedisSettings(Section):
     prefix: str = Field("recsys", pattern=r"^[\w.:-]{1,64}$", description="First part of every key.")
     ttl_hours: float = Field(24 * 7, gt=0, description="Keys of a user expire this long after the last click.")
     timeout_seconds: float = Field(2.0, gt=0, description="Longest wait for one answer of the store.")
+    username: str = Field("", description="User of the store, where it has any.")
+    password: SecretStr = Field(SecretStr(""), description="That user's password.")
+    ssl_ca: str = Field("", description="PEM file of the authority that signs the store's certificate (rediss://).")
+
+    @model_validator(mode="after")
+    def _encrypts(self) -> RedisSettings:
+        if self.ssl_ca and not self.url.startswith("rediss://"):
+            raise ValueError("ssl_ca is for an address that begins with rediss://")
+        return self
 
 
 class WorkerSettings(Section):
@@ -183,6 +208,16 @@ class ApiSettings(Section):
     cors_origins: str = Field("", description="Web origins whose pages may call the API, comma separated; * for any.")
 
 
+class LogSettings(Section):
+    """What services write on stderr."""
+
+    format: Literal["text", "json"] = Field("text", description="Lines for people or for machines.")
+    user_ids: Literal["clear", "hashed", "none"] = Field("clear", description="How log lines name users.")
+    key: SecretStr = Field(
+        SecretStr(""), description="Secret by which user ids are hashed; without, each process has its own."
+    )
+
+
 class Settings(BaseSettings):
     """All sections together, as a process sees them."""
 
@@ -202,6 +237,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     worker: WorkerSettings = WorkerSettings()
     api: ApiSettings = ApiSettings()
+    log: LogSettings = LogSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -219,24 +255,6 @@ class Settings(BaseSettings):
             WellKnownNames(settings_cls),
             TomlConfigSettingsSource(settings_cls, _file()),
         )
-
-
-class WellKnownNames(PydanticBaseSettingsSource):
-    """The environment variables that other tools use for the same addresses."""
-
-    names = MappingProxyType({"KAFKA_BOOTSTRAP_SERVERS": ("kafka", "bootstrap_servers"), "REDIS_URL": ("redis", "url")})
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Required by the base class; :meth:`__call__` gives all values at once."""
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """``{section: {name: value}}`` for each variable that is set."""
-        values: dict[str, Any] = {}
-        for variable, (section, name) in self.names.items():
-            if value := os.environ.get(variable):
-                values.setdefault(section, {})[name] = value
-        return values
 
 
 def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:

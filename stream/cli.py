@@ -7,13 +7,12 @@ from typing import Any
 import click
 
 from recsys.cli.options import MOMENT, with_settings
-from recsys.console import start_logging
 from recsys.events import MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS
 from recsys.settings import Settings
 
 
 @click.command()
-@with_settings("bundles", "worker", "kafka", "redis")
+@with_settings("bundles", "worker", "kafka", "redis", "log")
 def worker(settings: Settings) -> None:
     """Advance users' states and lists, click by click, until stopped.
 
@@ -27,8 +26,10 @@ def worker(settings: Settings) -> None:
     import logging
     import os
 
+    from recsys.service_log import start_logging
+
     os.environ.setdefault("FAUST_LOOP", "uvloop")
-    start_logging()
+    start_logging(settings.log)
     logging.getLogger("stream.transport").setLevel(logging.WARNING)  # Faust tells each start and stop there
 
     import uvloop

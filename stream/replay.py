@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from recsys.columns import Clock, EventColumns
 from recsys.errors import MissingInputError, UnavailableError
 from recsys.events import ClickEvent, encode
+from recsys.kafka import librdkafka_options
 from recsys.logs.blocks import decode_block, read_blocks
 from recsys.logs.parsed import Parsed
 from recsys.logs.records import Oversized
@@ -135,10 +136,9 @@ def replay(log: ClickLog, kafka: KafkaSettings, pace: Pace, advance: Callable[[]
 def _connect(kafka: KafkaSettings) -> Producer:
     producer = Producer(
         {
-            "bootstrap.servers": kafka.bootstrap_servers,
+            **librdkafka_options(kafka),
             "acks": "all",
             "linger.ms": 1,
-            "log_level": 0,
             # As all other clients do: a user's clicks must meet in one partition, whichever door they come by.
             "partitioner": "murmur2_random",
         }

@@ -25,8 +25,9 @@ from faust.exceptions import ProducerSendError
 from threadpoolctl import threadpool_limits
 
 from recsys.bundle import Bundles
-from recsys.console import console
 from recsys.errors import UnavailableError
+from recsys.kafka import aiokafka_options, ssl_context
+from recsys.service_log import announce
 from recsys.serving import CurrentModel, Served
 from recsys.settings import KafkaSettings, Settings
 from recsys.store import Store
@@ -64,16 +65,16 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
-    async def announce(served: Served) -> None:
+    async def name_model(served: Served) -> None:
         metrics.model(served.version)
 
     with tempfile.TemporaryDirectory(prefix="recsys-worker-") as scratch:
         app = build_app(settings, model, store, metrics, stop, scratch)
         await app.start()
-        console.print(f"worker: model {model.served.version}", soft_wrap=True)
-        console.print(f"worker: metrics on http://{settings.worker.metrics_host}:{port}/metrics", soft_wrap=True)
+        announce(f"worker: model {model.served.version}")
+        announce(f"worker: metrics on http://{settings.worker.metrics_host}:{port}/metrics")
         watches = [
-            asyncio.create_task(model.watch(settings.worker.bundle_poll_seconds, announce)),
+            asyncio.create_task(model.watch(settings.worker.bundle_poll_seconds, name_model)),
             asyncio.create_task(_watch_servers(broker, store, settings, metrics)),
             asyncio.create_task(_watch_faust(app)),
         ]
@@ -81,7 +82,7 @@ async def run(settings: Settings) -> None:
         if not stop.is_set():
             failed = next(watch for watch in watches if watch.done())
             _end(f"a defect in one of its watches: {failed.exception()!r}", DEFECT)
-        console.print("worker: finishing the batch in hand")
+        announce("worker: finishing the batch in hand")
         for watch in watches:
             watch.cancel()
         await app.stop()
@@ -113,6 +114,7 @@ def build_app(
         consumer_auto_offset_reset="earliest",
         consumer_metadata_max_age_ms=round(METADATA_SECONDS * 1000),
         producer_acks=-1,
+        broker_credentials=_credentials(kafka),
     )
     app.transport = Transport([app.conf.broker[0]], app)
     app.transport.url = app.conf.broker_consumer
@@ -132,7 +134,7 @@ def build_app(
     async def assigned(_: Any, assigned: Any, **__: Any) -> None:
         mine = sorted(each.partition for each in assigned if each.topic == kafka.topic)
         metrics.assigned(len(mine))
-        console.print(f"worker: reading partitions {mine} of {kafka.topic}", soft_wrap=True)
+        announce(f"worker: reading partitions {mine} of {kafka.topic}")
 
     processor = Processor(model, store, worker, send_dead_letters)
 
@@ -179,8 +181,19 @@ def _record(message: Any) -> Record:
     return Record(message.key, message.value, message.partition, message.offset, round(message.timestamp * 1000))
 
 
+def _credentials(kafka: KafkaSettings) -> Any:
+    """Who we are to the broker, in Faust's words."""
+    context = ssl_context(kafka)
+    if not kafka.security_protocol.startswith("SASL"):
+        return None if context is None else faust.SSLCredentials(context)
+    password = kafka.sasl_password.get_secret_value()
+    return faust.SASLCredentials(
+        username=kafka.sasl_username, password=password, mechanism=kafka.sasl_mechanism, ssl_context=context
+    )
+
+
 async def _connect(kafka: KafkaSettings) -> AIOKafkaClient:
-    client = AIOKafkaClient(bootstrap_servers=kafka.bootstrap_servers, request_timeout_ms=5000)
+    client = AIOKafkaClient(request_timeout_ms=5000, **aiokafka_options(kafka))
     try:
         await client.bootstrap()
     except KafkaError as error:

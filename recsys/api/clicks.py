@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 
 from recsys.errors import UnavailableError
 from recsys.events import ClickEvent, encode
+from recsys.kafka import aiokafka_options
 from recsys.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -41,9 +42,9 @@ class ClickProducer:
         said = False
         while self._producer is None:
             producer = AIOKafkaProducer(
-                bootstrap_servers=self._settings.bootstrap_servers,
                 acks="all",
                 request_timeout_ms=round(self._timeout_seconds * 1000),
+                **aiokafka_options(self._settings),
             )
             try:
                 await producer.start()

@@ -14,8 +14,8 @@ from threadpoolctl import threadpool_limits
 
 from recsys.api.app import create_app
 from recsys.bundle import Bundles
-from recsys.console import console, start_logging
 from recsys.errors import UnavailableError
+from recsys.service_log import announce, start_logging
 from recsys.serving import CurrentModel
 from recsys.settings import Settings
 
@@ -41,7 +41,7 @@ def serve(settings: Settings) -> None:
         BundleError: the published bundle is altered.
         UnavailableError: the address cannot be listened on.
     """
-    start_logging()
+    start_logging(settings.log)
     threadpool_limits(1, "blas")  # small products are many times slower on several threads
     model = CurrentModel(Bundles(settings.bundles))
     app = create_app(settings, model)
@@ -56,13 +56,13 @@ def serve(settings: Settings) -> None:
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     url = _url(listener)
-    console.print(f"model {model.served.version}, {len(model.served.vocabulary)} items", soft_wrap=True)
-    console.print(f"api: listening on {url}", soft_wrap=True)
-    console.print(f"try {url}/v1/popular?limit=5", soft_wrap=True)
-    console.print(f"read {url}/docs", soft_wrap=True)
+    announce(f"model {model.served.version}, {len(model.served.vocabulary)} items")
+    announce(f"api: listening on {url}")
+    announce(f"try {url}/v1/popular?limit=5")
+    announce(f"read {url}/docs")
     with listener:
         uvloop.run(_Server(config).serve(sockets=[listener]))
-    console.print("stopped")
+    announce("stopped")
 
 
 def _listen(host: str, port: int) -> socket.socket:

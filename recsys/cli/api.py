@@ -9,7 +9,7 @@ from recsys.settings import Settings
 
 
 @click.command()
-@with_settings("bundles", "api", "redis", "kafka")
+@with_settings("bundles", "api", "redis", "kafka", "log")
 def api(settings: Settings) -> None:
     """Serve recommendations over HTTP, and take clicks in.
 

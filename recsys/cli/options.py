@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import click
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from recsys.errors import EventError
 from recsys.events import parse_timestamp
 from recsys.settings import Settings, load_settings
 
-PREFIXED = frozenset({"kafka", "redis"})  # sections whose field names mean nothing alone: --kafka-topic, --redis-url
+# Sections whose field names mean nothing alone: --kafka-topic, --redis-url.
+PREFIXED = frozenset({"kafka", "redis", "log"})
 
 
 def with_settings(*sections: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -83,7 +84,8 @@ def _fields(section: str) -> dict[str, FieldInfo]:
     model = Settings.model_fields[section].annotation
     assert isinstance(model, type)
     assert issubclass(model, BaseModel)
-    return model.model_fields
+    # Whoever lists the processes of a machine reads their command lines: secrets have no flags.
+    return {name: field for name, field in model.model_fields.items() if field.annotation is not SecretStr}
 
 
 def _parameter(section: str, name: str) -> str:
