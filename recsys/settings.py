@@ -107,7 +107,7 @@ class TrainingSettings(Section):
     )
     warmup: Fraction = Field(0.0, description="Share of all steps in which the step size rises from zero.")
     precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Numbers that the network computes with; weights and losses are float32."
+        "float32", description="Numbers in which states and candidates are multiplied; all else is float32."
     )
     devices: int = Field(1, ge=1, description="GPUs (or CPU devices) that share the lanes of each step.")
     embedding_dropout: DropoutRate = Field(0.25, description="Dropout on the item embeddings that enter the GRU.")

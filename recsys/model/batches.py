@@ -75,10 +75,10 @@ class Batches:
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def window(self, number: int) -> tuple[NDArray[Any], ...]:
-        """Inputs, targets, resets, valid and backwards of one window, ``[clicks, lanes]`` each."""
-        columns = (self.inputs, self.targets, self.resets, self.valid, self.backwards)
-        return tuple(column[number] for column in columns)
+    @property
+    def columns(self) -> tuple[NDArray[Any], ...]:
+        """Inputs, targets, resets, valid and backwards."""
+        return self.inputs, self.targets, self.resets, self.valid, self.backwards
 
     @property
     def repeats(self) -> bool:
@@ -134,13 +134,22 @@ def session_parallel(
         grid[at] = values
         return grid.reshape(shape)
 
+    valid = laid_out(True, np.bool_)
     return Batches(
-        inputs=laid_out(sessions.items[~is_last], np.int32),
-        targets=laid_out(sessions.items[~is_first], np.int32),
+        inputs=_filled(laid_out(sessions.items[~is_last], np.int32), valid),
+        targets=_filled(laid_out(sessions.items[~is_first], np.int32), valid),
         resets=laid_out(True, np.bool_, (layout.offset[pairs > 0], layout.lane[pairs > 0])),
-        valid=laid_out(True, np.bool_),
+        valid=valid,
         backwards=laid_out(False if backwards is None else np.repeat(backwards, pairs), np.bool_),
     )
+
+
+def _filled(items: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[Any]:
+    """Where there is no click, one of the same window, so that no row of a table is touched for nothing."""
+    windows, clicks, lanes = items.shape
+    first = valid.reshape(windows, clicks * lanes).argmax(1)[:, None]
+    filler = np.take_along_axis(items.reshape(windows, clicks * lanes), first, 1)
+    return np.where(valid, items, filler[:, :, None])
 
 
 def batches_of(sessions: Sessions, settings: TrainingSettings) -> Batches:

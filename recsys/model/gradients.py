@@ -1,101 +1,99 @@
-"""Loss and gradients of a window of clicks, compiled.
+"""Loss and gradients of a window of clicks.
 
-All arithmetic of a step is one XLA function of gathered table rows. Gradients go back through the whole window; the
-state before the window is taken as given.
+The arithmetic of the GRU and of the loss is compiled by XLA, each with its gradient; the large products between them,
+of states and candidates, are left to TensorFlow, whose kernels for them are faster on a CPU. Gradients go back through
+the whole window; the state before the window is taken as given.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import tensorflow as tf
 
+from recsys.model.feed import Prepared
 from recsys.model.losses import bpr_max, sampled_cross_entropy, top1_max
 from recsys.model.network import forward, layers
 from recsys.settings import TrainingSettings
 
 
-@lru_cache(maxsize=1)  # what is kept here keeps the variables of the run that compiled it
-def compiled_gradients(settings: TrainingSettings) -> Any:
-    """:func:`window_gradients` for these settings, compiled once for runs in a row with them and the same shapes."""
-
-    def gradients(*arguments: Any) -> Any:
-        return window_gradients(settings, *arguments)
-
-    return tf.function(gradients, jit_compile=True)
-
-
-def window_gradients(
-    settings: TrainingSettings,
-    gru: dict[str, Any],
-    rows: tuple[Any, Any, Any],
-    hidden: Any,
-    candidates: Any,
-    log_expected: Any,
-    barred: Any,
-    resets: Any,
-    valid: Any,
-    backwards: Any,
-    noise: Any,
-    first: int = 0,
-) -> tuple[Any, Any, Any, Any]:
-    """One window, with ``pairs = clicks * lanes`` predictions, of which a device does those of its ``share`` of lanes.
+class WindowGradients:
+    """Loss and gradients of one window after the other.
 
     Args:
         settings: loss, dropout, precision.
-        gru: the GRU's weights.
-        rows: input rows of the items clicked ``[clicks, share, width]``, output rows of the candidates
-            ``[candidates, units]`` and their biases ``[candidates]``.
-        hidden: ``[share, layers * units]``, the states before the window.
-        candidates: int ``[candidates]``, the items compared with: the window's ``pairs`` targets, then the samples.
-        log_expected: ``[candidates]``, as :func:`recsys.model.losses.sampled_cross_entropy` wants it.
-        barred: int ``[clicks, lanes]``, an item that cannot be clicked next, -1 for none.
-        resets: bool ``[clicks, lanes]``, where a session begins.
-        valid: bool ``[clicks, lanes]``, where there is a click at all.
-        backwards: bool ``[clicks, lanes]``, where a session is read backwards.
-        noise: ``[clicks, lanes, width + layers * units]``, uniform in [0, 1): what the dropout of the input rows, then
-            of each layer's states, goes by. (Drawn outside: XLA draws slowly on a CPU.)
-        first: the first lane of the share.
-
-    Returns:
-        The loss summed over the share's predictions, its states after the window, and the gradients of the whole
-        window's mean loss by ``rows`` and by ``gru``, as far as the share adds to them.
     """
-    lanes = slice(first, first + hidden.shape[0])
-    noise = noise[:, lanes]
-    with tf.GradientTape() as tape:
-        tape.watch([gru, rows])
+
+    def __init__(self, settings: TrainingSettings) -> None:
+        self._settings = settings
+        self._enter = tf.function(self._entered, jit_compile=True)
+        self._compare = tf.function(self._loss, jit_compile=True)
+
+    def __call__(
+        self, gru: dict[str, Any], rows: tuple[Any, Any, Any], hidden: Any, step: Prepared, first: int = 0
+    ) -> tuple[Any, Any, Any, Any]:
+        """One window, with ``pairs = clicks * lanes`` predictions; a device does those of its ``share`` of lanes.
+
+        Args:
+            gru: the GRU's weights.
+            rows: input rows of the items clicked ``[clicks, share, width]``, output rows of the candidates
+                ``[candidates, units]`` and their biases ``[candidates]``.
+            hidden: ``[share, layers * units]``, the states before the window.
+            step: the window.
+            first: the first lane of the share.
+
+        Returns:
+            The loss summed over the share's predictions, its states after the window, and the gradients of the whole
+            window's mean loss by ``rows`` and by ``gru``, as far as the share adds to them.
+        """
+        lanes = slice(first, first + hidden.shape[0])
         entering, scoring, bias = rows
+        low = tf.bfloat16 if self._settings.precision == "bfloat16" else hidden.dtype
+        with tf.GradientTape() as tape:
+            tape.watch([gru, rows])
+            top, states = self._enter(
+                gru, entering, hidden, step.noise[:, lanes], step.resets[:, lanes], step.backwards[:, lanes]
+            )
+            products = tf.matmul(tf.cast(top, low), tf.cast(scoring, low), transpose_b=True)
+            loss, mean = self._compare(products, bias, step, lanes.start)
+        row_gradients, gru_gradients = tape.gradient(mean, (rows, gru))
+        return loss, states, row_gradients, gru_gradients
+
+    def _entered(
+        self, gru: dict[str, Any], entering: Any, hidden: Any, noise: Any, resets: Any, backwards: Any
+    ) -> tuple[Any, Any]:
+        """What each prediction goes by, ``[clicks * share, units]``, and the states after the window."""
         width = entering.shape[-1]
         above = tf.split(noise[:, :, width:], layers(gru), axis=-1)
-        low = tf.bfloat16 if settings.precision == "bfloat16" else entering.dtype
         handed, states = forward(
-            {name: tf.cast(weight, low) for name, weight in gru.items()},
-            tf.cast(dropout(entering, settings.embedding_dropout, noise[:, :, :width]), low),
-            resets[:, lanes],
-            tf.cast(hidden, low),
-            backwards[:, lanes],
-            lambda states, layer: dropout(states, settings.hidden_dropout, above[layer]),
+            gru,
+            dropout(entering, self._settings.embedding_dropout, noise[:, :, :width]),
+            resets,
+            hidden,
+            backwards,
+            lambda states, layer: dropout(states, self._settings.hidden_dropout, above[layer]),
         )
-        excluded = no_negatives(candidates, valid, barred)
-        counts = tf.reshape(valid, [-1]) & ~tf.reduce_all(excluded, axis=1)
-        top = tf.reshape(handed, [-1, handed.shape[-1]])
-        of_targets = tf.cast(top, bias.dtype) * _of_lanes(scoring, valid, lanes)
-        positive = tf.reduce_sum(of_targets, axis=1) + _of_lanes(bias, valid, lanes)
-        negatives = tf.cast(tf.matmul(top, tf.cast(scoring, low), transpose_b=True), bias.dtype) + bias
-        losses = compared(settings, positive, negatives, log_expected, _of_lanes(excluded, valid, lanes))
-        loss = tf.reduce_sum(tf.where(_of_lanes(counts, valid, lanes), losses, 0.0))
-        mean = loss / tf.maximum(tf.reduce_sum(tf.cast(counts, loss.dtype)), 1.0)
-    row_gradients, gru_gradients = tape.gradient(mean, (rows, gru))
-    return loss, tf.cast(states[-1], hidden.dtype), row_gradients, gru_gradients
+        return tf.reshape(handed, [-1, handed.shape[-1]]), states[-1]
 
+    def _loss(self, products: Any, bias: Any, step: Prepared, first: int) -> tuple[Any, Any]:
+        """The loss summed over the share's predictions, and its part in the window's mean."""
+        share = products.shape[0] // step.valid.shape[0]
 
-def _of_lanes(values: Any, valid: Any, lanes: slice) -> Any:
-    """Of ``values [pairs or more, ...]``, the rows of these lanes' predictions."""
-    rest = values.shape[1:]
-    by_lane = tf.reshape(values[: valid.shape[0] * valid.shape[1]], [*valid.shape, *rest])
-    return tf.reshape(by_lane[:, lanes], [-1, *rest])
+        def own(values: Any) -> Any:
+            """Of ``values [pairs or more, ...]``, the rows of the share's predictions."""
+            shape = [*step.valid.shape, *values.shape[1:]]
+            by_lane = tf.reshape(values[: shape[0] * shape[1]], shape)[:, first : first + share]
+            return tf.reshape(by_lane, [-1, *shape[2:]])
+
+        excluded = no_negatives(step.candidates, step.valid, step.barred)
+        counts = tf.reshape(step.valid, [-1]) & ~tf.reduce_all(excluded, axis=1)
+        scores = tf.cast(products, bias.dtype) + bias
+        pairs = tf.range(counts.shape[0])
+        of_target = own(pairs)[:, None] == tf.range(scores.shape[1])[None, :]  # a mask, as XLA gathers slowly
+        positive = tf.reduce_sum(tf.where(of_target, scores, 0.0), axis=1)
+        losses = compared(self._settings, positive, scores, step.log_expected, own(excluded))
+        loss = tf.reduce_sum(tf.where(own(counts), losses, 0.0))
+        return loss, loss / tf.maximum(tf.reduce_sum(tf.cast(counts, loss.dtype)), 1.0)
 
 
 def compared(settings: TrainingSettings, positive: Any, negatives: Any, log_expected: Any, excluded: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One optimiser step: negatives drawn, gradients of a window of clicks, sparse updates.
+"""One optimiser step: gradients of a window of clicks, sparse updates.
 
 Only the rows that a step touches are read and written, so that its cost does not depend on the catalogue.
 
@@ -9,6 +9,7 @@ that of one device, but for the order of sums.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,10 @@ import tensorflow as tf
 from recsys.errors import SettingsError
 from recsys.model.batches import Batches
 from recsys.model.devices import strategy
-from recsys.model.gradients import compiled_gradients
+from recsys.model.feed import Feed, Prepared
+from recsys.model.gradients import WindowGradients
 from recsys.model.network import BACKWARDS, REVISIT, Weights, gru_weights, input_table, layers, output_table, width
 from recsys.model.optimizer import Optimizer, rows_once, rule
-from recsys.model.sampling import Negatives
 from recsys.model.schedule import learning_rate
 from recsys.settings import TrainingSettings
 
@@ -30,7 +31,7 @@ class Learner:
 
     Args:
         weights: where to begin.
-        batches: what will be learnt from; the negatives' expected counts follow from its targets and clicks.
+        batches: what will be learnt from.
         settings: loss, samples, dropout, optimiser.
     """
 
@@ -43,12 +44,10 @@ class Learner:
         self._kept = {REVISIT: weights[REVISIT]}
         if batches.backwards.any():
             learnt[BACKWARDS] = np.zeros(3 * width(weights), np.float32)
-        self._repeats = batches.repeats
-        self._negatives = Negatives(batches, len(weights["bias"]), settings)
         self._input, self._output = input_table(weights), output_table(weights)
         self._steps = settings.epochs * len(batches)
         state = layers(weights) * width(weights)
-        self._noise = [self._clicks, self._lanes, weights[self._input].shape[1] + state]
+        self._feed = Feed(batches, len(weights["bias"]), weights[self._input].shape[1] + state, settings)
         self._strategy = strategy(settings.devices)
         with self._strategy.scope():
             self._variables = {name: tf.Variable(weight, name=name) for name, weight in learnt.items()}
@@ -56,7 +55,7 @@ class Learner:
             self._hidden = tf.Variable(tf.zeros([self._lanes, state]), name="hidden")
             self._loss_sum = tf.Variable(0.0, dtype=tf.float64)
         self._step = tf.function(self._learn)
-        self._compiled = compiled_gradients(settings.model_copy(update={"epochs": 1}))  # the same for any number
+        self._gradients = WindowGradients(settings)
 
     @property
     def weights(self) -> Weights:
@@ -80,56 +79,50 @@ class Learner:
         """Sum of the loss over the events of this epoch so far."""
         return float(self._loss_sum.numpy())
 
-    def step(self, batches: Batches, window: int, number: int) -> None:
-        """Learn from one window; chance is seeded by the step's ``number``, which tells it from all others of a run."""
-        self._step(*map(tf.constant, batches.window(window)), tf.constant(number))
+    def learn(self, windows: range, number: int) -> Iterator[int]:
+        """Learn from ``windows``, one after the other, and say each when it is done; ``number`` is the first step's."""
+        for window, prepared in zip(windows, self._feed.steps(windows, number), strict=True):
+            self._step(prepared)
+            yield window
 
-    def _learn(self, *window: Any) -> None:
-        """On every device; the arguments are those of :meth:`_share`."""
-        self._strategy.run(self._share, window)
+    def _learn(self, step: Prepared) -> None:
+        """On every device."""
+        self._strategy.run(self._share, (step,))
 
-    def _share(self, inputs: Any, targets: Any, resets: Any, valid: Any, backwards: Any, number: Any) -> None:
+    def _share(self, step: Prepared) -> None:
         """The gradients of one device's share of the lanes, and the update, which all devices do alike."""
         device = tf.distribute.get_replica_context()
         share = self._lanes // device.num_replicas_in_sync
         first = share * int(tf.get_static_value(device.replica_id_in_sync_group))
         lanes = slice(first, first + share)
-        seeds = tf.random.split(tf.stack([self._settings.seed, number]), 2)
-        candidates = self._negatives.candidates(tf.reshape(targets, [-1]), seeds[0])
-        noise = tf.random.stateless_uniform(self._noise, seeds[1], alg="philox")
-        expected = self._negatives.expected_counts(candidates, valid)
-        log_expected = self._settings.logq * tf.math.log(tf.maximum(expected, 1e-30))
         rows = (
-            tf.gather(self._variables[self._input], inputs[:, lanes]),
-            tf.gather(self._variables[self._output], candidates),
-            tf.gather(self._variables["bias"], candidates),
+            tf.gather(self._variables[self._input], step.inputs[:, lanes]),
+            tf.gather(self._variables[self._output], step.candidates),
+            tf.gather(self._variables["bias"], step.candidates),
         )
         gru = {name: tf.convert_to_tensor(variable) for name, variable in gru_weights(self._variables).items()}
-        barred = inputs if not self._repeats else tf.fill(inputs.shape, -1)
-        loss, states, (entering, scoring, bias), gru_gradients = self._compiled(
-            gru, rows, self._hidden[lanes], candidates, log_expected, barred, resets, valid, backwards, noise, first
+        loss, states, (entering, scoring, bias), gru_gradients = self._gradients(
+            gru, rows, self._hidden[lanes], step, first
         )
         if device.num_replicas_in_sync > 1:  # TensorFlow keeps, for good, the variables of a step that exchanges
             loss, scoring, bias, gru_gradients = device.all_reduce("sum", (loss, scoring, bias, gru_gradients))
             entering, states = device.all_gather(entering, axis=1), device.all_gather(states, axis=0)
         self._hidden.assign(states)
         self._loss_sum.assign_add(tf.cast(loss, tf.float64))
-        by_input = tf.reshape(inputs, [-1]), tf.reshape(entering, [-1, self._variables[self._input].shape[1]])
-        self._update({**gru_gradients, **self._by_table(by_input, (candidates, scoring), bias)}, number)
+        entered = tf.reshape(step.inputs, [-1]), tf.reshape(entering, [-1, self._variables[self._input].shape[1]])
+        self._update({**gru_gradients, **self._by_table(entered, (step.candidates, scoring), bias)}, step.number)
 
-    def _by_table(self, entering: tuple[Any, Any], scoring: tuple[Any, Any], bias: Any) -> dict[str, Any]:
+    def _by_table(self, entered: tuple[Any, Any], scored: tuple[Any, Any], bias: Any) -> dict[str, Any]:
         """Gradients by rows of each table, from those by the rows of each role: ``(rows [n], gradients [n, ...])``.
 
-        ``bias [n]`` belongs to the rows of ``scoring``.
+        ``bias [n]`` belongs to the rows that scored.
         """
-        candidates, gradients = scoring
         by_rows = {}
         if self._input == self._output:
-            candidates, gradients = (tf.concat(parts, 0) for parts in zip(entering, scoring, strict=True))
-            bias = tf.pad(bias, [[tf.size(entering[0]), 0]])
+            scored = tuple(tf.concat(parts, 0) for parts in zip(scored, entered, strict=True))
         else:
-            by_rows[self._input] = rows_once(*entering)[0]
-        by_rows[self._output], by_rows["bias"] = rows_once(candidates, gradients, bias)
+            by_rows[self._input] = rows_once(*entered)[0]
+        by_rows[self._output], by_rows["bias"] = rows_once(*scored, bias)
         return by_rows
 
     def _update(self, gradients: dict[str, Any], number: Any) -> None:

@@ -13,6 +13,11 @@ import tensorflow as tf
 MASKED = -1e30  # finite, so that a row without any negative gives a finite loss (and weight zero)
 
 
+def masked(excluded: Any, scores: Any) -> Any:
+    """Scores, but where ``excluded`` one that counts for nothing."""
+    return tf.where(excluded, tf.constant(MASKED, scores.dtype), scores)
+
+
 def sampled_cross_entropy(positive: Any, negatives: Any, log_expected: Any, excluded: Any) -> Any:
     """Softmax cross-entropy over sampled negatives, with logQ correction (Bengio and Senécal 2008).
 
@@ -29,7 +34,7 @@ def sampled_cross_entropy(positive: Any, negatives: Any, log_expected: Any, excl
     Returns:
         ``[rows]``, the loss of each prediction.
     """
-    corrected = tf.where(excluded, MASKED, negatives - log_expected)
+    corrected = masked(excluded, negatives - log_expected)
     return tf.math.softplus(tf.reduce_logsumexp(corrected, axis=1) - positive)
 
 
@@ -42,8 +47,7 @@ def bpr_max(positive: Any, negatives: Any, excluded: Any, score_penalty: float) 
     Returns:
         ``[rows]``, the loss of each prediction.
     """
-    masked = tf.where(excluded, MASKED, negatives)
-    log_weight = tf.nn.log_softmax(masked, axis=1)
+    log_weight = tf.nn.log_softmax(masked(excluded, negatives), axis=1)
     below = tf.math.log_sigmoid(positive[:, None] - negatives)
     penalty = tf.reduce_sum(tf.exp(log_weight) * tf.square(negatives), axis=1)
     return -tf.reduce_logsumexp(log_weight + below, axis=1) + score_penalty * penalty
@@ -58,6 +62,6 @@ def top1_max(positive: Any, negatives: Any, excluded: Any) -> Any:
     Returns:
         ``[rows]``, the loss of each prediction.
     """
-    weight = tf.nn.softmax(tf.where(excluded, MASKED, negatives), axis=1)
+    weight = tf.nn.softmax(masked(excluded, negatives), axis=1)
     above = tf.sigmoid(negatives - positive[:, None]) + tf.sigmoid(tf.square(negatives))
     return tf.reduce_sum(weight * above, axis=1)

@@ -92,10 +92,17 @@ def rule(settings: TrainingSettings) -> Rule:
 
 
 def rows_once(rows: Any, *gradients: Any) -> list[tf.IndexedSlices]:
-    """Gradients by rows of tables, each row once: those of a row that stands twice in ``rows [n]`` are added up."""
-    unique, place = tf.unique(rows)
-    count = tf.size(unique)
-    return [tf.IndexedSlices(tf.math.unsorted_segment_sum(part, place, count), unique) for part in gradients]
+    """Gradients by rows of tables, each row once: those of a row that stands twice in ``rows [n]`` are added up.
+
+    A gradient that is shorter than ``rows`` belongs to the first of them, and touches no others.
+    """
+    unique, place = tf.unique(rows)  # in the order in which they first stand
+    slices = []
+    for gradient in gradients:
+        places = place[: tf.shape(gradient)[0]]
+        count = tf.reduce_max(places) + 1
+        slices.append(tf.IndexedSlices(tf.math.unsorted_segment_sum(gradient, places, count), unique[:count]))
+    return slices
 
 
 class Optimizer:
@@ -105,8 +112,9 @@ class Optimizer:
         slots: variables, by ``<slot>.<weight>``.
     """
 
-    def __init__(self, weights: Mapping[str, tf.Variable], rule: Rule) -> None:
+    def __init__(self, weights: Mapping[str, tf.Variable], rule: Rule, compiled: bool = True) -> None:
         self._weights, self._rule = weights, rule
+        self._changed_whole = tf.function(self._changed, jit_compile=True) if compiled else self._changed
         self._kept = {
             name: {slot: tf.Variable(start, trainable=False) for slot, start in rule.slots(weight).items()}
             for name, weight in weights.items()
@@ -120,19 +128,20 @@ class Optimizer:
             change(self._weights[name], self._kept[name], gradient, rate)
 
     def _change(self, weight: tf.Variable, kept: Slots, gradient: Any, rate: Any) -> None:
-        change, slots = self._rule.change(kept, gradient, rate)
-        if self._rule.decay:
-            change -= rate * self._rule.decay * weight
+        changed, slots = self._changed_whole(tf.convert_to_tensor(weight), dict(kept), gradient, rate)
         for slot, value in slots.items():
             kept[slot].assign(value)
-        weight.assign_add(change)
+        weight.assign(changed)
 
     def _change_rows(self, weight: tf.Variable, kept: Slots, gradient: Any, rate: Any) -> None:
         rows = gradient.indices
         slots = {slot: tf.gather(variable, rows) for slot, variable in kept.items()}
-        change, slots = self._rule.change(slots, gradient.values, rate)
-        if self._rule.decay:
-            change -= rate * self._rule.decay * tf.gather(weight, rows)
+        changed, slots = self._changed(tf.gather(weight, rows), slots, gradient.values, rate)
         for slot, value in slots.items():
             kept[slot].scatter_update(tf.IndexedSlices(value, rows))
-        weight.scatter_add(tf.IndexedSlices(change, rows))
+        weight.scatter_update(tf.IndexedSlices(changed, rows))
+
+    def _changed(self, weight: Any, slots: Slots, gradient: Any, rate: Any) -> tuple[Any, Slots]:
+        """A weight, or rows of it, and its slots after a step."""
+        change, slots = self._rule.change(slots, gradient, rate)
+        return weight + (change - rate * self._rule.decay * weight), slots

@@ -221,9 +221,8 @@ class _Run:
         """The rest of an epoch, from ``window`` on."""
         events = np.concatenate(([0], np.cumsum(batches.events)))
         began, first = time.monotonic(), window
-        while window < len(batches):
-            learner.step(batches, window, done * len(batches) + window)
-            window += 1
+        for learnt in learner.learn(range(first, len(batches)), done * len(batches) + first):
+            window = learnt + 1
             if window % REPORT_WINDOWS == 0 or window == len(batches):
                 rate = float(events[window] - events[first]) / (time.monotonic() - began)
                 loss = learner.loss_sum / max(int(events[window]), 1)

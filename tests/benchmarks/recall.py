@@ -28,8 +28,8 @@ COLOURS = {"plain": "#888888", "windows": "#3b7dd8", "both ways": "#d8663b"}
 def learn(loop: Learner | PlainLoop, batches: Batches, epoch: int) -> float:
     """Seconds of one epoch."""
     began = time.perf_counter()
-    for window in range(len(batches)):
-        loop.step(batches, window, epoch * len(batches) + window)
+    for _ in loop.learn(range(len(batches)), epoch * len(batches)):
+        pass
     loop.loss_sum  # noqa: B018 (waits for the last step)
     return time.perf_counter() - began
 
@@ -65,8 +65,8 @@ def main() -> None:
     loops: dict[str, Learner | PlainLoop] = {
         name: (PlainLoop if name == "plain" else Learner)(weights, each, settings) for name, each in batches.items()
     }
-    for name, loop in loops.items():  # compiled before it counts; the first window is learnt once more than others
-        loop.step(batches[name], 0, 0)
+    for loop in loops.values():  # compiled before it counts; the first window is learnt once more than others
+        list(loop.learn(range(1), 0))
         loop.begin_epoch()
     seconds = dict.fromkeys(loops, 0.0)
     curves: dict[str, list[tuple[float, float]]] = {name: [] for name in loops}

@@ -14,10 +14,13 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.progress import track
 
 from recsys.model.batches import Batches, session_parallel
 from recsys.model.gradients import no_negatives
@@ -41,7 +44,9 @@ class PlainLoop:
         self._settings = settings
         self._negatives = Negatives(batches, items, settings)
         self._weights = {name: tf.Variable(weight) for name, weight in weights.items() if name != REVISIT}
-        self._optimizer = Optimizer(self._weights, rule(settings))
+        self._optimizer = Optimizer(self._weights, rule(settings), compiled=False)
+        self._columns = batches.inputs, batches.targets, batches.resets, batches.valid
+        self._clicks = batches.inputs.shape[1]
         self._hidden = tf.Variable(tf.zeros([settings.batch_size, units]))
         self._loss_sum = tf.Variable(0.0)
         self._call = tf.function(self._click)
@@ -61,14 +66,16 @@ class PlainLoop:
         self._hidden.assign(tf.zeros_like(self._hidden))
         self._loss_sum.assign(0.0)
 
-    def step(self, batches: Batches, window: int, number: int) -> None:
-        """Learn from a window, click by click, each with samples and dropout of its own."""
-        clicks = batches.inputs.shape[1]
-        columns = (batches.inputs, batches.targets, batches.resets, batches.valid)
-        for click in range(clicks):
-            self._call(
-                *(tf.constant(column[window, click]) for column in columns), tf.constant(number * clicks + click)
-            )
+    def learn(self, windows: range, number: int) -> Iterator[int]:
+        """Learn from windows, click by click, each with samples and dropout of its own."""
+        for window in windows:
+            for click in range(self._clicks):
+                self._call(
+                    *(tf.constant(column[window, click]) for column in self._columns),
+                    tf.constant(number * self._clicks + click),
+                )
+            number += 1
+            yield window
 
     def _click(self, inputs: Any, targets: Any, resets: Any, valid: Any, number: Any) -> None:
         seeds = tf.random.split(tf.stack([self._settings.seed, number]), 3)
@@ -112,13 +119,17 @@ def zipf_log(items: int, sessions: int, seed: int = 1) -> Sessions:
     return Sessions(clicked, np.arange(len(clicked), dtype=np.int64), np.zeros(len(clicked), np.int8), starts)
 
 
-def events_per_second(loop: Learner | PlainLoop, batches: Batches, windows: range) -> float:
-    """Events a second over some windows, up to the end of the last step."""
-    began = time.perf_counter()
-    for window in windows:
-        loop.step(batches, window % len(batches), window)
-    assert np.isfinite(loop.loss_sum)
-    return float(batches.events[[window % len(batches) for window in windows]].sum()) / (time.perf_counter() - began)
+def rates(loop: Learner | PlainLoop, batches: Batches, windows: int) -> Iterator[float]:
+    """Events a second over so many windows, and over the next ones, up to the end of each last step, epoch by epoch."""
+    number = 0
+    while True:
+        learnt = loop.learn(range(len(batches)), number)
+        for _ in range(len(batches) // windows):
+            began = time.perf_counter()
+            events = int(batches.events[list(islice(learnt, windows))].sum())
+            assert np.isfinite(loop.loss_sum)
+            yield events / (time.perf_counter() - began)
+        number += len(batches)
 
 
 def main() -> None:
@@ -129,9 +140,10 @@ def main() -> None:
     parser.add_argument("--units", type=int, default=100)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--clicks-per-step", type=int, default=TrainingSettings().clicks_per_step)
+    parser.add_argument("--precision", default="float32")
     parser.add_argument("--samples", type=int, default=2048)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--windows", type=int, default=100, help="windows of each loop in a round")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--windows", type=int, default=20, help="windows of each loop in a round")
     options = parser.parse_args()
     if options.dataset:
         from recsys.dataset import Dataset
@@ -141,7 +153,10 @@ def main() -> None:
     else:
         sessions, items = zipf_log(options.items, 50_000), options.items
     settings = TrainingSettings(
-        batch_size=options.batch_size, clicks_per_step=options.clicks_per_step, samples=options.samples
+        batch_size=options.batch_size,
+        clicks_per_step=options.clicks_per_step,
+        samples=options.samples,
+        precision=options.precision,
     )
     batches = session_parallel(sessions, settings.batch_size, settings.clicks_per_step)
     weights = initial_weights(items, ModelSettings(units=options.units), settings.seed)
@@ -149,16 +164,16 @@ def main() -> None:
         "ours": Learner(weights, batches, settings),
         "plain": PlainLoop(weights, batches, settings),
     }
-    rates: dict[str, list[float]] = {name: [] for name in loops}
-    for loop in loops.values():
-        events_per_second(loop, batches, range(3))
-    for number in range(options.rounds):
-        windows = range(number * options.windows, (number + 1) * options.windows)
-        for name, loop in loops.items():
-            rates[name].append(events_per_second(loop, batches, windows))
-        print(f"round {number + 1}: ours {rates['ours'][-1]:,.0f} plain {rates['plain'][-1]:,.0f} events/s", flush=True)
-    ours, plain = (float(np.median(rates[name])) for name in ("ours", "plain"))
-    print(f"median: ours {ours:,.0f} plain {plain:,.0f} events/s, ratio {ours / plain:.2f}")
+    running = {name: rates(loop, batches, options.windows) for name, loop in loops.items()}
+    for rate in running.values():
+        next(rate)  # compiled before it counts
+    rounds = [{name: next(rate) for name, rate in running.items()} for _ in track(range(options.rounds))]
+    medians = {name: float(np.median([each[name] for each in rounds])) for name in loops}
+    low, ratio, high = np.quantile([each["ours"] / each["plain"] for each in rounds], [0.25, 0.5, 0.75])
+    print(
+        f"median of {options.rounds} rounds: ours {medians['ours']:,.0f} plain {medians['plain']:,.0f} events/s, "
+        f"ratio {ratio:.2f} (middle half of the rounds: {low:.2f} to {high:.2f})"
+    )
 
 
 if __name__ == "__main__":

@@ -27,8 +27,7 @@ losses, weights = [], []
 for devices in (1, 2):
     learner = Learner(start, batches, TrainingSettings(devices=devices, batch_size=8, samples=32, clip_norm=0.5))
     so_far = [0.0]
-    for window in range(len(batches)):
-        learner.step(batches, window, window)
+    for _ in learner.learn(range(len(batches)), 0):
         so_far.append(learner.loss_sum)
     losses.append(np.diff(so_far))
     weights.append(learner.weights)

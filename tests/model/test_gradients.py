@@ -1,5 +1,6 @@
 """What counts as a negative, that a window's gradient is right, and where dropout acts."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from recsys.model.gradients import dropout, no_negatives, window_gradients
+from recsys.model.feed import Prepared
+from recsys.model.gradients import WindowGradients, dropout, no_negatives
 from recsys.model.network import BACKWARDS, initial_weights
 from recsys.settings import ModelSettings, TrainingSettings
 
@@ -38,24 +40,31 @@ def random_tensors() -> Tensors:
     return {name: random.normal(size=shape) for name, shape in shapes.items()} | gru
 
 
+@cache
+def gradients_of(**settings: Any) -> WindowGradients:
+    """Compiled once for all calls with the same settings."""
+    return WindowGradients(TrainingSettings(**settings))
+
+
 def window(tensors: Tensors, noise: float = 0.0, **settings: Any) -> tuple[float, NDArray[np.float64], Tensors]:
     """Mean loss, states after and gradients of three clicks, a session ending in between and a click missing."""
     options = {"hidden_dropout": 0.0, "embedding_dropout": 0.0} | settings
     constants = {name: tf.constant(value) for name, value in tensors.items()}
     gru = {name: value for name, value in constants.items() if name.startswith("gru.")}
-    loss, states, by_rows, by_gru = window_gradients(
-        TrainingSettings(**options),
-        gru,
-        (constants["entering"], constants["scoring"], constants["bias"]),
-        hidden=tf.constant(np.random.default_rng(2).normal(size=(LANES, LAYERS * UNITS))),
-        candidates=tf.constant([1, 2, 3, 4, 5, 6, 7, 8, 9, 1]),
-        log_expected=tf.zeros(10, tf.float64),
+    step = Prepared(
+        number=tf.constant(0),
+        inputs=tf.constant([[7, 8], [8, 9], [7, 7]]),
         barred=tf.constant([[7, 8], [8, 9], [7, 7]]),
         resets=tf.constant([[True, False], [False, False], [False, True]]),
         valid=tf.constant([[True, True], [True, True], [True, False]]),
         backwards=tf.constant([[False, True], [True, True], [True, False]]),
+        candidates=tf.constant([1, 2, 3, 4, 5, 6, 7, 8, 9, 1]),
+        log_expected=tf.zeros(10, tf.float64),
         noise=tf.fill([CLICKS, LANES, (1 + LAYERS) * UNITS], tf.constant(noise, tf.float64)),
     )
+    rows = constants["entering"], constants["scoring"], constants["bias"]
+    hidden = tf.constant(np.random.default_rng(2).normal(size=(LANES, LAYERS * UNITS)))
+    loss, states, by_rows, by_gru = gradients_of(**options)(gru, rows, hidden, step)
     gradients = dict(zip(("entering", "scoring", "bias"), by_rows, strict=True)) | by_gru
     return float(loss) / 5, states.numpy(), {name: gradient.numpy() for name, gradient in gradients.items()}
 

@@ -35,7 +35,7 @@ def test_the_loss_is_the_softmax_over_other_visitors_clicks_with_logq(logq: floa
             loss += np.log1p(sum(weighted) / np.exp(score[target]))
 
     learner = Learner(weights, batches, settings)
-    learner.step(batches, 0, 0)
+    list(learner.learn(range(1), 0))
     assert learner.loss_sum == pytest.approx(loss, rel=1e-5)
 
 
@@ -44,7 +44,7 @@ def gradient_norm(clip: float) -> float:
     settings = TrainingSettings(samples=0, clip_norm=clip, batch_size=2, seed=3)
     batches = session_parallel(sessions_of(ROWS), 2, 2)
     learner = Learner(initial_weights(5, ModelSettings(units=6), seed=1), batches, settings)
-    learner.step(batches, 0, 0)
+    list(learner.learn(range(1), 0))
     squares = [value.numpy().sum() for name, value in learner.state.items() if name.startswith("accumulator.")]
     assert len(squares) == len(learner.weights) - 1  # revisits are not learnt by steps
     return float(np.sqrt(sum(squares)))
@@ -65,6 +65,6 @@ def test_steps_go_by_the_schedule() -> None:
         settings = TrainingSettings(samples=0, batch_size=2, learning_rate=0.1, warmup=warmup, epochs=2)
         assert len(batches) * settings.epochs == 4
         learner = Learner(start, batches, settings)
-        learner.step(batches, 0, 0)
+        list(learner.learn(range(1), 0))
         moved.append(learner.weights["gru.0.kernel"] - start["gru.0.kernel"])
     np.testing.assert_allclose(moved[1], moved[0] / 2, atol=1e-7)
