@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
-from recsys.errors import UnavailableError
 from recsys.settings import WorkerSettings
+from stream.probes import Health, serve_probes
 from stream.processor import Outcome
 
 # From 1 ms to 60 s, each 15% above the one before, so that a quantile read off them is within 15%.
@@ -18,7 +19,11 @@ TIME_BUCKETS = tuple(0.0001 * 2**power for power in range(16))
 
 
 class WorkerMetrics:
-    """The worker's counters, on a registry of their own."""
+    """The worker's counters, on a registry of their own, and what it says of its health.
+
+    Attributes:
+        dealt_with: offset of the newest record of each partition that the worker has dealt with.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -42,24 +47,28 @@ class WorkerMetrics:
             **options,
         )
         self._offset = Gauge("last_offset", "Offset of the newest click dealt with.", ["partition"], **options)
+        self._lag = Gauge(
+            "lag_records",
+            "Records of the click topic not dealt with yet, as of two seconds ago.",
+            ["partition"],
+            **options,
+        )
         self._ready = Gauge("ready", "1 while broker and store answer.", **options)
         self._assigned = Gauge(
             "partitions_assigned", "Partitions of the click topic that this worker reads.", **options
         )
         self._model = Info("model", "The model that serves.", **options)
+        self._health = Health()
+        self._lagging: set[int] = set()
+        self.dealt_with: dict[int, int] = {}
 
     def serve(self, settings: WorkerSettings) -> int:
-        """Answer ``GET /metrics``; gives the port.
+        """Answer ``GET /metrics``, ``/ready`` and ``/live``; gives the port.
 
         Raises:
             UnavailableError: the address is taken.
         """
-        try:
-            server, _ = start_http_server(settings.metrics_port, settings.metrics_host, self.registry)
-        except OSError as error:
-            address = f"{settings.metrics_host}:{settings.metrics_port}"
-            raise UnavailableError(f"cannot serve metrics on {address}: {error.strerror} (metrics_port)") from None
-        return int(server.server_port)
+        return serve_probes(settings, self.registry, self._health)
 
     def observe(self, outcome: Outcome, records: int, offsets: dict[int, int]) -> None:
         """Count a finished micro-batch; ``offsets`` has the last one of each partition."""
@@ -78,6 +87,7 @@ class WorkerMetrics:
         now = time.time()
         for record in outcome.visible:
             self._freshness.observe(max(0.0, now - record.timestamp / 1000))
+        self.dealt_with |= offsets
         for partition, offset in offsets.items():
             self._offset.labels(str(partition)).set(offset)
 
@@ -89,9 +99,18 @@ class WorkerMetrics:
         """Say how many partitions are this worker's."""
         self._assigned.set(partitions)
 
-    def ready(self, value: bool) -> None:
-        """Say whether the worker can work."""
-        self._ready.set(value)
+    def servers(self, *, broker: bool, store: bool) -> None:
+        """Say which servers answer."""
+        self._health.saw(broker=broker, store=store)
+        self._ready.set(self._health.ready)
+
+    def lag(self, records: Mapping[int, int]) -> None:
+        """Say how far behind the worker is, by partition; partitions that it no longer reads are forgotten."""
+        for partition in self._lagging - records.keys():
+            self._lag.remove(str(partition))
+        for partition, count in records.items():
+            self._lag.labels(str(partition)).set(count)
+        self._lagging = set(records)
 
     def model(self, version: str) -> None:
         """Say which model serves."""

@@ -32,6 +32,7 @@ from recsys.serving import CurrentModel, Served
 from recsys.settings import KafkaSettings, Settings
 from recsys.store import Store
 from stream.dead_letter import DeadLetter, Record
+from stream.lag import watch_lag
 from stream.metrics import WorkerMetrics
 from stream.processor import Outcome, Processor
 from stream.transport import Transport
@@ -77,6 +78,7 @@ async def run(settings: Settings) -> None:
             asyncio.create_task(model.watch(settings.worker.bundle_poll_seconds, name_model)),
             asyncio.create_task(_watch_servers(broker, store, settings, metrics)),
             asyncio.create_task(_watch_faust(app)),
+            asyncio.create_task(watch_lag(app, settings.kafka.topic, metrics)),
         ]
         await asyncio.wait([asyncio.create_task(stop.wait()), *watches], return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
@@ -216,7 +218,7 @@ async def _watch_servers(broker: AIOKafkaClient, store: Store, settings: Setting
         with suppress(UnavailableError):
             await store.ping()
             store_answers = True
-        metrics.ready(broker_answers and store_answers)
+        metrics.servers(broker=broker_answers, store=store_answers)
         if broker_answers:
             last_seen = time.monotonic()
         else:
