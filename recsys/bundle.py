@@ -8,6 +8,7 @@ holds the name of the version to serve; it is replaced in one step.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -28,7 +29,7 @@ from recsys.settings import ModelSettings, SessionSettings
 from recsys.vocabulary import Vocabulary
 
 WEIGHTS, VOCABULARY, DESCRIPTION, EVALUATION = "weights.safetensors", "vocabulary.json", "model.json", "evaluation.json"
-MANIFEST, CURRENT = "manifest.json", "current"
+MANIFEST, CURRENT, CANARY = "manifest.json", "current", "canary.json"
 SCHEMA = 2
 _VERSION = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{16}")
 
@@ -64,6 +65,23 @@ class Manifest(BaseModel):
     version: str
     created: datetime
     files: dict[str, str]
+
+
+class Canary(BaseModel):
+    """``canary.json``: a version on trial beside the current one, and the share of users it serves."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: str
+    share: float = Field(gt=0, lt=1)
+
+    def serves(self, user_id: str) -> bool:
+        """Whether the user is among the share: by a hash with the version, so for as long as the trial lasts.
+
+        A larger share keeps the users of a smaller one.
+        """
+        digest = hashlib.blake2b(user_id.encode(), digest_size=8, key=self.version.encode()[:64]).digest()
+        return int.from_bytes(digest, "little") < self.share * 2**64
 
 
 @dataclass(frozen=True)
@@ -182,15 +200,34 @@ class Bundles:
                 return Vocabulary.load(path / VOCABULARY)
         return None
 
-    def publish(self, model: Path, evaluation: Path | None = None) -> str:
+    def canary(self) -> Canary | None:
+        """The version on trial, if there is one.
+
+        Raises:
+            BundleError: the file that says so is damaged.
+        """
+        path = self.directory / CANARY
+        try:
+            return Canary.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValidationError as error:
+            raise BundleError(f"{path}: {error.errors()[0]['msg']}") from None
+
+    def publish(self, model: Path, evaluation: Path | None = None, share: float | None = None) -> str:
         """Copy a model directory into a new bundle, verify it, and make it the current one.
+
+        With ``share``, the current one stays and the new one goes on trial with that share of the users.
 
         Returns:
             The new version's name.
 
         Raises:
             BundleError: the model directory is incomplete or does not fit together.
+            MissingInputError: a trial needs a current version beside it, and there is none.
         """
+        if share is not None:
+            self.current()
         load_model(model)
         sources = {name: model / name for name in (WEIGHTS, VOCABULARY, DESCRIPTION)}
         if evaluation is not None:
@@ -204,16 +241,47 @@ class Bundles:
             manifest = Manifest(version=version, created=created, files=hashes)
             (staging / MANIFEST).write_text(manifest.model_dump_json(indent=1))
             open_bundle(staging)
-        self.point_to(version)
+        if share is None:
+            self.point_to(version)
+        else:
+            self.put_on_trial(version, share)
         return version
+
+    def put_on_trial(self, version: str, share: float) -> None:
+        """Let a version serve a share of the users; of a version on trial already, change the share."""
+        write_atomically(self.directory / CANARY, Canary(version=version, share=share).model_dump_json().encode())
+
+    def promote(self) -> str:
+        """Make the version on trial the current one, and end the trial.
+
+        Raises:
+            MissingInputError: no version is on trial.
+            BundleError: that version is altered.
+        """
+        canary = self.canary()
+        if canary is None:
+            raise MissingInputError(f"{self.directory}: no version is on trial")
+        self.open(canary.version)
+        self.point_to(canary.version)
+        self.end_trial()
+        return canary.version
+
+    def end_trial(self) -> None:
+        """All users get the current version."""
+        (self.directory / CANARY).unlink(missing_ok=True)
 
     def rollback(self, version: str | None = None) -> str:
         """Make an older version current: the one published before the current one, or the one named.
+
+        A trial ends. Where there is one and no version is named, that is all, and the current version stays.
 
         Raises:
             MissingInputError: there is no such version.
             BundleError: that version is altered.
         """
+        if version is None and self.canary() is not None:
+            self.end_trial()
+            return self.current()
         if version is None:
             older = [name for name in self.versions() if name < self.current()]
             if not older:
@@ -221,6 +289,7 @@ class Bundles:
             version = older[-1]
         self.open(version)
         self.point_to(version)
+        self.end_trial()
         return version
 
     def point_to(self, version: str) -> None:

@@ -1,4 +1,7 @@
-"""The published model that a long-running process serves, and the watch for a newer one."""
+"""The published models that a long-running process serves, and the watch for newer ones.
+
+All users get the current version, but for a share of them while another one is on trial (a canary).
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.bundle import Bundle, Bundles
-from recsys.errors import RecsysError
+from recsys.bundle import Bundle, Bundles, Canary
+from recsys.errors import BundleError, RecsysError
 from recsys.scorer import Scorer
 from recsys.sessions import SessionRule
 from recsys.state import OTHER_TYPE
@@ -23,6 +26,7 @@ from recsys.vocabulary import Vocabulary
 log = logging.getLogger(__name__)
 
 KEPT_VERSIONS = 4  # older ones are read again from their bundles
+LEAST_KNOWN = 0.5  # of the clicks that the served model learnt from, those on items that a new one must know
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -50,23 +54,44 @@ class Served:
 
 
 class CurrentModel:
-    """The model a process serves now. :meth:`watch` replaces it when another version is published.
+    """The models a process serves now. :meth:`watch` replaces them when other versions are published.
 
     Vocabularies of the last few versions are kept, by which older states and lists are read.
+
+    Attributes:
+        served: the current version.
     """
 
     def __init__(self, bundles: Bundles) -> None:
         self.bundles = bundles
         self.served = Served(bundles.open())
+        self._trial: tuple[Canary, Served] | None = None
         self._lock = threading.RLock()
         self._vocabularies: OrderedDict[int, Vocabulary | None] = OrderedDict()
         self._translations: OrderedDict[tuple[int, int], NDArray[np.int32] | None] = OrderedDict()
-        self._refused: str | None = None
+        self._refused: set[str] = set()
+        self.refresh()
+
+    @property
+    def versions(self) -> list[str]:
+        """The versions that serve: the current one, then the one on trial."""
+        return [served.version for served in self._serving]
+
+    @property
+    def _serving(self) -> list[Served]:
+        trial = self._trial
+        return [self.served, *([trial[1]] if trial else [])]
+
+    def served_to(self, user_id: str) -> Served:
+        """The model for a user."""
+        trial = self._trial
+        return trial[1] if trial and trial[0].serves(user_id) else self.served
 
     def vocabulary(self, digest: int) -> Vocabulary | None:
         """The vocabulary of the served model or of an older one, None where that is no longer to be had."""
-        if digest == self.served.digest:
-            return self.served.vocabulary
+        for served in self._serving:
+            if digest == served.digest:
+                return served.vocabulary
         with self._lock:
             if digest not in self._vocabularies:
                 _keep(self._vocabularies, digest, self._read_vocabulary(digest))
@@ -83,30 +108,78 @@ class CurrentModel:
             return self._translations[key]
 
     def refresh(self) -> bool:
-        """Load the current bundle if it is another one than served; a bad one is refused, and said so once.
+        """Load what is published, if it is other than what is served; a bad bundle is refused, and said so once.
 
         Returns:
-            Whether the served model changed.
+            Whether the served models changed.
         """
-        version = "current"
+        before = self.versions
+        served = self._load("current", self.bundles.current)
+        if served is not None and served is not self.served:
+            log.info("model %s takes over from %s", served.version, self.served.version)
+            self._make_way_for(served)
+            self.served = served
+        self._refresh_trial()
+        return self.versions != before
+
+    def _refresh_trial(self) -> None:
+        canary: Canary | None = None
         try:
-            version = self.bundles.current()
-            if version in (self.served.version, self._refused):
-                return False
-            served = Served(self.bundles.open(version))
+            canary = self.bundles.canary()
         except (RecsysError, OSError) as error:
-            if self._refused != version:
-                log.error("bundle refused, %s stays: %s", self.served.version, error)
-            self._refused = version
-            return False
-        log.info("model %s takes over from %s", served.version, self.served.version)
+            self._refuse("canary", error)
+        if canary is None or canary.version == self.served.version:
+            self._trial = None
+            return
+        version = canary.version
+        served = self._load(version, lambda: version)
+        if served is not None and (self._trial is None or self._trial[0] != canary):
+            log.info("model %s is on trial with %.1f%% of the users", version, 100 * canary.share)
+            self._make_way_for(served)
+            self._trial = canary, served
+
+    def _load(self, name: str, wanted: Callable[[], str]) -> Served | None:
+        """The version wanted, loaded if it does not serve yet; None where it is refused."""
+        try:
+            name = wanted()
+            for served in self._serving:
+                if name == served.version:
+                    return served
+            if name in self._refused:
+                return None
+            served = Served(self.bundles.open(name))
+            self._check(served)
+        except (RecsysError, OSError) as error:
+            self._refuse(name, error)
+            return None
+        self._refused.clear()
+        return served
+
+    def _refuse(self, name: str, error: Exception) -> None:
+        if name not in self._refused:
+            log.error("bundle refused, %s stays: %s", self.served.version, error)
+        self._refused.add(name)
+
+    def _check(self, served: Served) -> None:
+        """Refuse a bundle that would change what a session is, or that knows too little of what is clicked."""
+        if served.rule != self.served.rule:
+            raise BundleError(f"{served.bundle.path}: cuts sessions by {served.rule}, not by {self.served.rule}")
+        counts = self.served.vocabulary.counts
+        known = served.vocabulary.rows_from(self.served.vocabulary) >= 0
+        share = counts[known].sum() / max(counts.sum(), 1)
+        if share < LEAST_KNOWN:
+            raise BundleError(
+                f"{served.bundle.path}: its vocabulary has shrunk: it knows the items of {share:.0%} of the clicks "
+                f"that {self.served.version} learnt from"
+            )
+
+    def _make_way_for(self, served: Served) -> None:
+        """What the next click would have to wait for."""
         with self._lock:
             for digest in [digest for digest, vocabulary in self._vocabularies.items() if vocabulary is None]:
                 del self._vocabularies[digest]  # its bundle may be back
             _keep(self._vocabularies, self.served.digest, self.served.vocabulary)
-        self.translation(self.served.digest, served)  # here rather than in the way of the next click
-        self.served, self._refused = served, None
-        return True
+        self.translation(self.served.digest, served)
 
     async def watch(self, seconds: float, changed: Callable[[Served], Awaitable[None]]) -> None:
         """Look for a new version every ``seconds``, loading it beside the work; whatever happens, go on looking."""

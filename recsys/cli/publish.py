@@ -1,4 +1,4 @@
-"""The commands ``publish`` and ``rollback``."""
+"""The commands ``publish``, ``promote`` and ``rollback``."""
 
 from __future__ import annotations
 
@@ -14,33 +14,61 @@ from recsys.settings import Settings
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--evaluation", type=click.Path(path_type=Path, exists=True), help="evaluation.json to publish with it.")
+@click.option(
+    "--canary",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Put it on trial with this share of the users; the current one stays.",
+)
 @with_settings("bundles")
-def publish(model: Path, evaluation: Path | None, settings: Settings) -> None:
+def publish(model: Path, evaluation: Path | None, canary: float | None, settings: Settings) -> None:
     """Publish a trained model: copy it into the directory of bundles, verify it, and make it the current one.
 
     \b
     Example:
       recsys publish run/model --evaluation report/evaluation.json --bundles bundles
+      recsys publish run/model --canary 0.05
 
     Workers and API processes that watch the directory take the new version over without a pause. Prints its name.
+    A user is on trial or not for as long as the trial lasts; the worker's metrics are by version. End it by
+    recsys promote or recsys rollback.
     """
     from recsys.bundle import Bundles
 
-    output.print(Bundles(settings.bundles).publish(model, evaluation))
-    console.print(f"published in {settings.bundles}, and current from now on", soft_wrap=True)
+    output.print(Bundles(settings.bundles).publish(model, evaluation, canary))
+    place = "current from now on" if canary is None else f"on trial with {canary:.1%} of the users"
+    console.print(f"published in {settings.bundles}, and {place}", soft_wrap=True)
+
+
+@click.command()
+@with_settings("bundles")
+def promote(settings: Settings) -> None:
+    """Make the model on trial the current one, for all users.
+
+    \b
+    Example:
+      recsys promote --bundles bundles
+
+    Prints its version.
+    """
+    from recsys.bundle import Bundles
+
+    output.print(Bundles(settings.bundles).promote())
+    console.print(f"current in {settings.bundles} from now on, the trial has ended", soft_wrap=True)
 
 
 @click.command()
 @click.option("--to", "version", help="The version to go back to [default: the one published before the current one].")
 @with_settings("bundles")
 def rollback(version: str | None, settings: Settings) -> None:
-    """Make an older published model the current one again.
+    """End a trial, or make an older published model the current one again.
 
     \b
     Example:
       recsys rollback --bundles bundles
 
-    Prints the version that serves from now on.
+    While a version is on trial (recsys publish --canary), that ends and the current version stays. Prints the version
+    that serves from now on.
     """
     from recsys.bundle import Bundles
 
