@@ -35,6 +35,7 @@ from stream.dead_letter import DeadLetter, Record
 from stream.lag import watch_lag
 from stream.metrics import WorkerMetrics
 from stream.processor import Outcome, Processor
+from stream.topic import START_SECONDS, Topic, number_of, settle
 from stream.transport import Transport
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,9 @@ async def run(settings: Settings) -> None:
     store = Store(settings.redis)
     await store.ping()
     broker = await _connect(settings.kafka)
+    topic = Topic(settings.kafka)
+    topic_number = await number_of(topic, store, START_SECONDS) or 0
+    settings = settle(settings, topic_number)
     port = metrics.serve(settings.worker)
     metrics.model(model.served.version)
     stop = asyncio.Event()
@@ -77,6 +81,7 @@ async def run(settings: Settings) -> None:
         watches = [
             asyncio.create_task(model.watch(settings.worker.bundle_poll_seconds, name_model)),
             asyncio.create_task(_watch_servers(broker, store, settings, metrics)),
+            asyncio.create_task(_watch_topic(topic, store, topic_number)),
             asyncio.create_task(_watch_faust(app)),
             asyncio.create_task(watch_lag(app, settings.kafka.topic, metrics)),
         ]
@@ -226,6 +231,15 @@ async def _watch_servers(broker: AIOKafkaClient, store: Store, settings: Setting
             log.warning("the broker at %s does not answer", settings.kafka.bootstrap_servers)
             if away > settings.worker.retry_seconds:
                 _end(f"the broker has been away for {away:.0f} s", UnavailableError.exit_code)
+        await asyncio.sleep(WATCH_SECONDS)
+
+
+async def _watch_topic(topic: Topic, store: Store, number: int) -> None:
+    """End the process when the topic has been created anew: positions and commits are those of the old one."""
+    while True:
+        with suppress(UnavailableError):
+            if await number_of(topic, store) not in {None, number}:
+                _end("the topic has been created anew, start again to read it", UnavailableError.exit_code)
         await asyncio.sleep(WATCH_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""Workers that come and go, and a broker that dies: on Apache Kafka, under load, from a seed."""
+"""Workers that come and go, partitions that are added, a broker that dies: on Apache Kafka, under load, from a seed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,17 @@ from pathlib import Path
 import pytest
 
 from recsys.demo.commands import Service
-from tests.servers.kafka import Kafka
+from tests.servers.kafka import PARTITIONS, Kafka
 from tests.servers.pairs import RealServers
 from tests.stream.conftest import make_world
-from tests.stream.world import World, clicks
+from tests.stream.world import (
+    World,
+    clicks,
+    first_deliveries,
+    single_sessions,
+    wait_until_dealt_with,
+    without_positions,
+)
 
 MOST_WORKERS = 3
 
@@ -117,6 +124,23 @@ def test_workers_come_and_go_and_nothing_is_lost_or_done_twice(real_world: World
         crew.wait_until_shared()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_partitions_may_be_added_under_load(real_world: World, real_servers: RealServers, workers: int) -> None:
+    """Workers find them, users move, and every click is applied once."""
+    made = single_sessions(3000, seed=13, users=100)
+    with crew_of(real_world, 13, workers) as crew:
+        crew.wait_until_shared()
+        with load(real_world, made, pause=0.005):
+            wait_until_dealt_with(crew.running[0][0], 100)
+            real_world.partitions = PARTITIONS + 4
+            real_servers.kafka.grow_topic(real_world.topic, real_world.partitions)
+        crew.wait_until_shared()
+        assert {record.partition for record in real_world.records(len(made))} == set(range(real_world.partitions))
+        real_world.wait_until_committed()
+        assert sum(first_deliveries(worker) for worker, _ in crew.running) == len(made)
+        assert without_positions(real_world.contents()) == without_positions(real_world.clean_run(len(made)))
+
+
 def test_a_broker_killed_under_load_comes_back_to_the_same_workers(
     real_servers: RealServers, bundles: Path, tmp_path: Path
 ) -> None:
@@ -134,3 +158,23 @@ def test_a_broker_killed_under_load_comes_back_to_the_same_workers(
             assert sent >= len(made)
             world.wait_for(world.clean_run(sent), seconds=60)
             crew.wait_until_shared()
+
+
+def test_a_topic_created_anew_is_read_from_its_beginning(real_world: World, real_servers: RealServers) -> None:
+    """And its clicks, whose offsets the states have long passed, go on from the old ones'."""
+    first, second = single_sessions(400, seed=15, users=20), single_sessions(100, seed=16, users=20)
+    real_world.produce(first)
+    with real_world.worker() as worker:
+        real_world.wait_for(real_world.clean_run(len(first)))
+        old = real_world.records(len(first))
+        real_servers.kafka.delete_topic(real_world.topic)
+        real_servers.kafka.create_topic(real_world.topic)
+        assert worker.process.wait(60) == 69
+        assert "the topic has been created anew" in worker.log.read_text()
+    real_world.produce(second)
+    expected = real_world.clean_run_of(old, real_world.records(len(second)))
+    for applied in (True, False):  # the second worker finds nothing to do
+        with real_world.worker() as worker:
+            real_world.wait_for(expected)
+            if applied:
+                wait_until_dealt_with(worker, len(second))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from recsys.bundle import Bundles
 from recsys.demo.commands import Commands, Service, get_text
 from recsys.demo.figures import Reading
+from recsys.position import BEGINNING, Progress
 from recsys.serving import CurrentModel
 from recsys.settings import RedisSettings, WorkerSettings
 from recsys.state import RecommendationList, UserState
@@ -97,6 +99,16 @@ class World:
         consumer.close()
         return committed, ends
 
+    def wait_until_committed(self, seconds: float = 60) -> None:
+        """Wait until the group has committed all that was produced."""
+        deadline = time.monotonic() + seconds
+        while True:
+            committed, ends = self.offsets()
+            if committed == ends:
+                return
+            assert time.monotonic() < deadline, (committed, ends)
+            time.sleep(0.2)
+
     def assert_states_are_at_least(self, committed: dict[int, int]) -> None:
         """Every usable click before the committed offsets is in its user's state."""
         states = {name: UserState.unpack(value) for name, value in self.contents().items() if name.startswith("s:")}
@@ -110,7 +122,7 @@ class World:
         found = {}
         client = redis.Redis.from_url(self.store)
         start = f"{prefix or self.prefix}:"
-        for key in client.scan_iter(f"{start}*", count=1000):
+        for key in client.scan_iter(f"{start}[sl]:*", count=1000):
             value = client.get(key)
             if value is None:  # deleted since the scan: the worker may be at work
                 continue
@@ -123,6 +135,10 @@ class World:
 
     def clean_run(self, count: int) -> dict[str, bytes]:
         """What a run without any accident leaves of the first ``count`` records."""
+        return self.clean_run_of(self.records(count))
+
+    def clean_run_of(self, *topics: list[Record]) -> dict[str, bytes]:
+        """What a run without any accident leaves of a topic's records, and of those of the ones created anew after."""
         prefix = f"clean-{uuid.uuid4().hex}"
 
         async def ignore(_: Sequence[DeadLetter]) -> None:
@@ -130,9 +146,10 @@ class World:
 
         async def process() -> None:
             store = Store(RedisSettings(url=self.store, prefix=prefix))
-            processor = Processor(CurrentModel(Bundles(self.bundles)), store, WorkerSettings(), ignore)
-            records = sorted(self.records(count), key=lambda record: (record.partition, record.offset))
-            await processor.process(records)
+            model = CurrentModel(Bundles(self.bundles))
+            for epoch, records in enumerate(topics):
+                processor = Processor(model, store, WorkerSettings(epoch=epoch), ignore)
+                await processor.process(sorted(records, key=lambda record: (record.partition, record.offset)))
             await store.close()
 
         asyncio.run(process())
@@ -145,8 +162,31 @@ class World:
         assert found == expected
 
 
+def without_positions(contents: dict[str, bytes]) -> dict[str, object]:
+    """States and lists, whatever the order in which a user's partitions were read.
+
+    What a state has applied is compared as the last offset of each partition.
+    """
+    found: dict[str, object] = {}
+    for name, value in contents.items():
+        if name.startswith("l:"):
+            found[name] = replace(RecommendationList.unpack(value), position=BEGINNING).pack()
+        else:
+            state = UserState.unpack(value)
+            last, state.progress = state.progress, Progress()
+            found[name] = state.pack(), last.elsewhere | {last.last.partition: last.last.offset}
+    return found
+
+
 def metrics(worker: Service) -> Reading:
     return Reading.of(get_text(worker.wait_for_line("worker: metrics on ")[0]))
+
+
+def first_deliveries(worker: Service) -> int:
+    """How many clicks a worker has dealt with, those left out that it found in the states already."""
+    text = get_text(worker.wait_for_line("worker: metrics on ")[0])
+    again = re.search(r'^recsys_clicks_skipped_total{reason="redelivered"} (\S+)', text, re.MULTILINE)
+    return Reading.of(text).dealt_with - (round(float(again[1])) if again else 0)
 
 
 def wait_until_dealt_with(worker: Service, count: int) -> None:
@@ -172,4 +212,15 @@ def clicks(count: int, seed: int, users: int = 20) -> list[tuple[str, bytes]]:
             made.append(made[-1])
         else:
             made.append((user, json.dumps(event).encode()))
+    return made
+
+
+def single_sessions(count: int, seed: int, users: int) -> list[tuple[str, bytes]]:
+    """Clicks of which each user's are one session, so that their order does not matter while a state carries them."""
+    chance = random.Random(seed)
+    made = []
+    for index in range(count):
+        user = f"user-{index % users}"
+        event = {"user_id": user, "item_id": f"item-{chance.randrange(50):03d}", "timestamp": START + 1000 * index}
+        made.append((user, json.dumps(event).encode()))
     return made
