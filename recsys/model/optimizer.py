@@ -128,7 +128,8 @@ class Optimizer:
             change(self._weights[name], self._kept[name], gradient, rate)
 
     def _change(self, weight: tf.Variable, kept: Slots, gradient: Any, rate: Any) -> None:
-        changed, slots = self._changed_whole(tf.convert_to_tensor(weight), dict(kept), gradient, rate)
+        slots = {slot: tf.convert_to_tensor(variable) for slot, variable in kept.items()}  # of this device
+        changed, slots = self._changed_whole(tf.convert_to_tensor(weight), slots, gradient, rate)
         for slot, value in slots.items():
             kept[slot].assign(value)
         weight.assign(changed)

@@ -18,7 +18,7 @@ def test_a_small_log_by_hand() -> None:
     np.testing.assert_array_equal(
         batches.inputs[..., 1].ravel(), [4, 5, 6, 8]
     )  # the last is no click: 8 is its window's
-    np.testing.assert_array_equal(batches.targets[..., 1].ravel(), [5, 6, 7, 0])
+    np.testing.assert_array_equal(batches.targets[..., 1].ravel(), [5, 6, 7, 9])
     np.testing.assert_array_equal(batches.resets[..., 1].ravel(), [True, False, False, False])
     np.testing.assert_array_equal(batches.valid.sum(axis=(1, 2)), batches.events)
     np.testing.assert_array_equal(batches.events, [4, 3])
