@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from tests.servers.kafka import Kafka
 from tests.servers.pairs import EmbeddedServers, RealServers, Servers
 from tests.servers.presence import where_present
 from tests.servers.redis import Redis
+from tests.stream import processing
 from tests.stream.world import World
 
 
@@ -68,3 +71,20 @@ def make_world(servers: Servers, bundles: Path, directory: Path) -> World:
     for topic in (world.topic, world.dead_letter_topic):
         servers.create_topic(topic)
     return world
+
+
+@pytest.fixture
+def run(store_url: str, bundles: Path) -> Callable[..., None]:
+    """Runs a test's coroutine with a world."""
+
+    def runner(body: Callable[[processing.World], Awaitable[None]], **worker: Any) -> None:
+        async def inside() -> None:
+            world = processing.World(store_url, bundles, **worker)
+            try:
+                await body(world)
+            finally:
+                await world.store.close()
+
+        asyncio.run(inside())
+
+    return runner
