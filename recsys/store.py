@@ -26,18 +26,25 @@ from recsys.state import PREFIX
 
 # KEYS: state and list key of each user. ARGV: the keys' life in milliseconds, then for each user how the state that was
 # read begins, the new state and the list; an empty list takes the old one away. A state that is there already counts as
-# written: the client sends a command once more where it did not see the answer.
+# written: the client sends a command once more where it did not see the answer. A life of 0 is the life that keys have.
 _SAVE = """
 local refused = {}
+local function set(key, value)
+  if ARGV[1] == '0' then
+    redis.call('SET', key, value, 'KEEPTTL')
+  else
+    redis.call('SET', key, value, 'PX', ARGV[1])
+  end
+end
 for i = 1, #KEYS, 2 do
   local user = (i + 1) / 2
   local read, state, list = ARGV[3 * user - 1], ARGV[3 * user], ARGV[3 * user + 1]
   if redis.call('GETRANGE', KEYS[i], 0, 15) == read then
-    redis.call('SET', KEYS[i], state, 'PX', ARGV[1])
+    set(KEYS[i], state)
     if list == '' then
       redis.call('DEL', KEYS[i + 1])
     else
-      redis.call('SET', KEYS[i + 1], list, 'PX', ARGV[1])
+      set(KEYS[i + 1], list)
     end
   elseif redis.call('GET', KEYS[i]) ~= state then
     refused[#refused + 1] = user
@@ -100,8 +107,11 @@ class Store:
         """The packed recommendation list of each user, None where there is none."""
         return await self._get("l", users)
 
-    async def save(self, writes: Sequence[Write]) -> set[str]:
-        """Store each user's state and list together, if the state there is still ``read``; say whose was not."""
+    async def save(self, writes: Sequence[Write], *, keep_life: bool = False) -> set[str]:
+        """Store each user's state and list together, if the state there is still ``read``; say whose was not.
+
+        With ``keep_life`` the keys expire when they would have.
+        """
         if not writes:
             return set()
         keys = [self.key(kind, write.user_id) for write in writes for kind in ("s", "l")]
@@ -109,8 +119,18 @@ class Store:
             value for write in writes for value in ((write.read or b"")[:PREFIX], write.state, write.recommendations)
         ]
         async with self._reachable():
-            refused = await self._save(keys=keys, args=[self._ttl_ms, *values])
+            refused = await self._save(keys=keys, args=[0 if keep_life else self._ttl_ms, *values])
         return {writes[user - 1].user_id for user in refused}
+
+    async def users(self, count: int) -> AsyncIterator[list[str]]:
+        """All users that have a state, about ``count`` at a time; one may come twice, or not if he is new."""
+        start = f"{self._prefix}:s:{{"
+        cursor = None
+        while cursor != 0:
+            async with self._reachable():
+                cursor, keys = await self._redis.scan(cursor or 0, match=f"{start}*}}", count=count)
+            names = (bytes(key).decode() for key in keys)  # type: ignore[arg-type]  # bytes: no decoding
+            yield [name[len(start) : -1].replace("%7D", "}").replace("%25", "%") for name in names]
 
     async def topic_number(self, identity: str) -> int:
         """The number of the topic with this id: 0 for the first that was ever asked for, 1 for the next, and so on."""

@@ -96,28 +96,60 @@ class Processor:
         Raises:
             UnavailableError: the store or the broker is away; nothing is lost, call again with the same records.
         """
-        served = self._model.served  # one model for the whole batch
         outcome = Outcome()
         watch = _Stopwatch(outcome.seconds)
         events = self._read(records, outcome)
         watch.lap("decode")
-        letters = outcome.dead
+        if outcome.dead:  # before the states: a crash in between repeats a letter, but loses none
+            await self._send_dead_letters(outcome.dead)
+            watch.lap("dead_letter")
+        for served, mine in self._by_model(events):
+            await self._take(mine, served, outcome, watch)
+        return outcome
+
+    async def renew(self, users: Sequence[str]) -> int:
+        """Compute the states and lists that another model left anew, by the users' own; gives how many there were.
+
+        Raises:
+            UnavailableError: the store is away; call again.
+        """
+        renewed = 0
+        for served, mine in self._by_model({user: [] for user in users}):
+            visitors = await self._apply(mine, served, _Stopwatch({}))
+            for visitor in visitors.values():
+                visitor.touched = visitor.rebuilt
+            self._advance([visitor.state for visitor in visitors.values() if visitor.touched], served)
+            writes = self._writes(visitors, served)
+            renewed += len(writes) - len(await self._store.save(writes, keep_life=True))
+        return renewed
+
+    def _by_model(self, events: Events) -> list[tuple[Served, Events]]:
+        """The users of each model that serves; a user has one model for the whole batch."""
+        groups: dict[int, tuple[Served, Events]] = {}
+        for user, mine in events.items():
+            served = self._model.served_to(user)
+            groups.setdefault(served.digest, (served, {}))[1][user] = mine
+        return list(groups.values())
+
+    async def _take(self, events: Events, served: Served, outcome: Outcome, watch: _Stopwatch) -> None:
+        """Apply the events of some users, all of one model."""
         for _ in range(ROUNDS):
             visitors = await self._apply(events, served, watch)
+            self._advance([visitor.state for visitor in visitors.values() if visitor.touched], served)
+            watch.lap("step")
             writes = self._writes(visitors, served)
             watch.lap("score")
-            letters = [*letters, *(letter for visitor in visitors.values() for letter in visitor.dead)]
-            if letters:  # before the states: a crash in between repeats a letter, but loses none
+            if letters := [letter for visitor in visitors.values() for letter in visitor.dead]:
                 await self._send_dead_letters(letters)
-            watch.lap("dead_letter")
+                watch.lap("dead_letter")
             refused = await self._store.save(writes)
             watch.lap("write")
             for user in visitors.keys() - refused:
                 visitors[user].settle(outcome)
             if not refused:
-                return outcome
+                return
             outcome.stale += len(refused)
-            events, letters = {user: events[user] for user in events if user in refused}, []
+            events = {user: events[user] for user in events if user in refused}
         raise UnavailableError(f"the store refused the states of {len(events)} users {ROUNDS} times: others write them")
 
     def _read(self, records: Sequence[Record], outcome: Outcome) -> Events:
@@ -146,7 +178,6 @@ class Processor:
         watch.lap("load")
         for visitor in visitors.values():
             self._place(visitor, served)
-        self._advance([visitor.state for visitor in visitors.values() if visitor.touched], served)
         watch.lap("step")
         return visitors
 

@@ -30,7 +30,8 @@ class World:
 
     def __init__(self, url: str, bundles: Path, **worker: Any) -> None:
         self.model = CurrentModel(Bundles(bundles))
-        self.store = Store(RedisSettings(url=url, prefix=f"t-{uuid.uuid4().hex}"))
+        self.redis = RedisSettings(url=url, prefix=f"t-{uuid.uuid4().hex}")
+        self.store = Store(self.redis)
         self.letters: list[DeadLetter] = []
         self.processor = Processor(self.model, self.store, WorkerSettings(**worker), self._keep)
 
