@@ -181,8 +181,10 @@ class WorkerSettings(Section):
     list_length: int = Field(20, ge=1, le=1000, description="Items in each recommendation list.")
     exclude_seen: bool = Field(False, description="Leave items of the current session out of the list.")
     recent_items: int = Field(50, ge=1, le=1000, description="Events of the current session that a state carries.")
-    batch_size: int = Field(256, ge=1, le=10_000, description="Most events in one micro-batch.")
-    batch_wait_ms: float = Field(5.0, gt=0, description="Longest wait for a micro-batch to fill.")
+    batch_size: int = Field(256, ge=1, le=10_000, description="Most events in one micro-batch, unless more wait.")
+    catch_up_batch: int = Field(
+        20_000, ge=1, le=100_000, description="Most events in one micro-batch then: a user's newest alone is scored."
+    )
     max_future_seconds: float = Field(300.0, ge=0, description="Events further in the future go to the dead letter.")
     epoch: int = Field(0, ge=0, description="Raise by one when the topic is re-created and its offsets begin anew.")
     retry_seconds: float = Field(30.0, gt=0, description="Exit, to be restarted, after the store is away this long.")

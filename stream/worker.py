@@ -31,7 +31,7 @@ from recsys.service_log import announce
 from recsys.serving import CurrentModel, Served
 from recsys.settings import KafkaSettings, Settings
 from recsys.store import Store
-from stream.dead_letter import DeadLetter, Record
+from stream.dead_letter import DeadLetter
 from stream.lag import watch_lag
 from stream.metrics import WorkerMetrics
 from stream.processor import Outcome, Processor
@@ -119,6 +119,8 @@ def build_app(
         broker_heartbeat_interval=kafka.session_timeout_seconds / 3,
         broker_commit_interval=kafka.commit_seconds,
         consumer_auto_offset_reset="earliest",
+        broker_max_poll_records=worker.catch_up_batch,
+        stream_buffer_maxsize=4 * worker.catch_up_batch,  # never reached: the transport holds back before
         consumer_metadata_max_age_ms=round(METADATA_SECONDS * 1000),
         producer_acks=-1,
         broker_credentials=_credentials(kafka),
@@ -147,10 +149,15 @@ def build_app(
 
     @app.agent(clicks, concurrency=1)  # type: ignore[untyped-decorator]  # more would lose the order by key
     async def advance(stream: Any) -> None:
-        async for events in stream.take_events(worker.batch_size, within=worker.batch_wait_ms / 1000):
-            records = [_record(event.message) for event in events]
+        async for event in stream.events():
+            bundles = app.consumer.take(event.message, worker.batch_size, worker.catch_up_batch)
+            if not bundles:  # its records were in an earlier batch
+                continue
+            records = [record for bundle in bundles for record in bundle.records]
             outcome = await _until_done(partial(processor.process, records), worker.retry_seconds, stop, metrics)
-            metrics.observe(outcome, len(records), {record.partition: record.offset for record in records})
+            for bundle in bundles:
+                bundle.done = True
+            metrics.observe(outcome, len(records), {bundle.partition: bundle.offset for bundle in bundles})
 
     return app
 
@@ -182,10 +189,6 @@ def _end(reason: str, code: int) -> NoReturn:
     log.critical("worker ends: %s", reason)
     logging.shutdown()
     os._exit(code)
-
-
-def _record(message: Any) -> Record:
-    return Record(message.key, message.value, message.partition, message.offset, round(message.timestamp * 1000))
 
 
 def _credentials(kafka: KafkaSettings) -> Any:
