@@ -22,6 +22,8 @@ from recsys.settings import KafkaSettings
 
 FLUSH_SECONDS = 30
 
+Delivered = Callable[[KafkaError | None, Message], None]
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -105,7 +107,7 @@ def replay(log: ClickLog, kafka: KafkaSettings, pace: Pace, advance: Callable[[]
     Raises:
         UnavailableError: the broker does not answer, or does not take a click.
     """
-    producer = _connect(kafka)
+    producer = connect(kafka)
     failures: list[KafkaError] = []
 
     def delivered(error: KafkaError | None, _: Message) -> None:
@@ -121,19 +123,22 @@ def replay(log: ClickLog, kafka: KafkaSettings, pace: Pace, advance: Callable[[]
         if wait > 0:
             producer.poll(0)
             time.sleep(wait)
-        _produce(producer, kafka.topic, event, delivered)
-        _refuse(failures, kafka)
+        produce(producer, kafka.topic, event.user_id.encode(), encode(event), delivered)
+        refuse(failures, kafka)
         sent, user = sent + 1, event.user_id
         advance()
-    if producer.flush(FLUSH_SECONDS):
-        raise UnavailableError(f"the broker at {kafka.bootstrap_servers} did not take all clicks in {FLUSH_SECONDS} s")
-    _refuse(failures, kafka)
+    flush(producer, failures, kafka)
     seconds = time.monotonic() - start
     rest = int(times[sent]) if sent < len(log) else int(times[-1]) + 1
     return Sent(sent, round(seconds, 3), round(sent / seconds, 1), rest, user)
 
 
-def _connect(kafka: KafkaSettings) -> Producer:
+def connect(kafka: KafkaSettings) -> Producer:
+    """A producer of clicks.
+
+    Raises:
+        UnavailableError: the broker does not answer.
+    """
     producer = Producer(
         {
             **librdkafka_options(kafka),
@@ -150,12 +155,11 @@ def _connect(kafka: KafkaSettings) -> Producer:
     return producer
 
 
-def _produce(
-    producer: Producer, topic: str, event: ClickEvent, delivered: Callable[[KafkaError | None, Message], None]
-) -> None:
+def produce(producer: Producer, topic: str, key: bytes | None, value: bytes, delivered: Delivered) -> None:
+    """Hand a click to the producer, waiting where it has too many in hand."""
     while True:
         try:
-            producer.produce(topic, key=event.user_id, value=encode(event), on_delivery=delivered)
+            producer.produce(topic, key=key, value=value, on_delivery=delivered)
         except BufferError:  # the broker is slower than we are
             producer.poll(0.1)
         else:
@@ -163,6 +167,14 @@ def _produce(
             return
 
 
-def _refuse(failures: list[KafkaError], kafka: KafkaSettings) -> None:
+def flush(producer: Producer, failures: list[KafkaError], kafka: KafkaSettings) -> None:
+    """Wait until the broker has taken all clicks; raise ``UnavailableError`` where it has not."""
+    if producer.flush(FLUSH_SECONDS):
+        raise UnavailableError(f"the broker at {kafka.bootstrap_servers} did not take all clicks in {FLUSH_SECONDS} s")
+    refuse(failures, kafka)
+
+
+def refuse(failures: list[KafkaError], kafka: KafkaSettings) -> None:
+    """Raise ``UnavailableError`` where the broker has not taken a click."""
     if failures:
         raise UnavailableError(f"the broker at {kafka.bootstrap_servers} did not take a click: {failures[0].str()}")

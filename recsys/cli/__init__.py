@@ -19,7 +19,7 @@ from recsys.errors import IO_ERROR, RecsysError
 GROUP = "recsys.commands"
 # The order of work.
 ORDER = ["demo", "generate", "sessions", "train", "tune", "evaluate", "recommend", "publish", "rollback"]
-ORDER += ["services", "worker", "replay", "api", "settings"]
+ORDER += ["services", "worker", "replay", "dead-letter", "api", "settings"]
 
 
 class Commands(click.Group):
