@@ -19,6 +19,7 @@ from recsys.store import Store
 
 REQUEST_SECONDS = 2.0  # a worker that is asked to stop waits for the request under way
 START_SECONDS = 10.0
+_NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # what brokers older than ids say
 
 
 class Topic:
@@ -39,10 +40,12 @@ class Topic:
 
     def _identity(self, seconds: float) -> str | None:
         try:
-            if self._admin.list_topics(self._name, timeout=seconds).controller_id < 0:
+            cluster = self._admin.list_topics(self._name, timeout=seconds)
+            if cluster.controller_id not in cluster.brokers:  # which would be asked: the embedded broker has none
                 return None
             asked = self._admin.describe_topics(TopicCollection([self._name]), request_timeout=seconds)
-            return str(asked[self._name].result(2 * seconds).topic_id)
+            identity = str(asked[self._name].result(2 * seconds).topic_id)
+            return None if identity == _NO_ID else identity
         except TimeoutError:
             raise UnavailableError(f"the broker at {self._address} does not describe {self._name} in time") from None
         except KafkaException as error:
