@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -19,6 +20,7 @@ from recsys.settings import KafkaSettings
 from stream.embedded import free_port
 from tests.servers.jars import java, kafka_jars
 from tests.servers.process import Server
+from tests.servers.redis import Tls
 
 PARTITIONS = 8
 REQUEST_SECONDS = 20
@@ -28,7 +30,7 @@ node.id=1
 process.roles=broker,controller
 listeners=BROKER://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
 advertised.listeners=BROKER://127.0.0.1:{port}
-listener.security.protocol.map=BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=BROKER:{protocol},CONTROLLER:PLAINTEXT
 inter.broker.listener.name=BROKER
 controller.listener.names=CONTROLLER
 controller.quorum.voters=1@127.0.0.1:{controller}
@@ -44,6 +46,16 @@ group.min.session.timeout.ms=3000
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 """
+_SECURED = """
+sasl.enabled.mechanisms=PLAIN
+sasl.mechanism.inter.broker.protocol=PLAIN
+listener.name.broker.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \\
+  username="{user}" password="{password}" user_{user}="{password}";
+ssl.keystore.type=PEM
+ssl.keystore.location={keystore}
+ssl.truststore.type=PEM
+ssl.truststore.location={authority}
+"""
 _CLUSTER = "4L6g3nShT-eMCtK--X86sw"  # any UUID
 _JVM = (
     "-Xmx512m",
@@ -55,20 +67,33 @@ _JVM = (
 )
 
 
+@dataclass(frozen=True)
+class Login:
+    """The one user of a broker that speaks SASL_SSL with the mechanism PLAIN, and the broker's own files."""
+
+    user: str
+    password: str
+    tls: Tls
+
+
 class Kafka(Server):
-    """A broker with a data directory of its own, which outlives ``stop`` and ``kill``.
+    """A broker with a data directory of its own, which outlives ``stop`` and ``kill``; with ``login`` it wants one.
 
     Raises:
         AbsentError: Java 17 or Kafka's jars are not to be had here.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, login: Login | None = None) -> None:
         self._java, self._jars = java(), kafka_jars()
         super().__init__(directory)
         self.address = f"127.0.0.1:{self.port}"
-        self.admin = AdminClient({"bootstrap.servers": self.address, "log_level": 0, "reconnect.backoff.max.ms": 100})
+        options = {"bootstrap.servers": self.address, "log_level": 0, "reconnect.backoff.max.ms": 100}
+        self.admin = AdminClient({**options, **(_client(login) if login else {})})
         self._properties = directory / "server.properties"
-        self._properties.write_text(_PROPERTIES.format(port=self.port, controller=free_port(), data=directory / "data"))
+        protocol = "SASL_SSL" if login else "PLAINTEXT"
+        ports = {"port": self.port, "controller": free_port()}
+        properties = _PROPERTIES.format(**ports, protocol=protocol, data=directory / "data")
+        self._properties.write_text(properties + (_secured(login, directory) if login else ""))
         format_storage = ["kafka.tools.StorageTool", "format", "--cluster-id", _CLUSTER, "--config"]
         subprocess.run(self._run(*format_storage, str(self._properties)), check=True, capture_output=True)
 
@@ -97,6 +122,23 @@ class Kafka(Server):
 
     def _run(self, *arguments: str) -> list[str]:
         return [self._java, *_JVM, "-cp", f"{self._jars}/*", *arguments]
+
+
+def _secured(login: Login, directory: Path) -> str:
+    """Properties of a broker that wants a login."""
+    keystore = directory / "keystore.pem"
+    keystore.write_text(login.tls.key.read_text() + login.tls.certificate.read_text())
+    return _SECURED.format(user=login.user, password=login.password, keystore=keystore, authority=login.tls.authority)
+
+
+def _client(login: Login) -> dict[str, str]:
+    return {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": login.user,
+        "sasl.password": login.password,
+        "ssl.ca.location": str(login.tls.authority),
+    }
 
 
 def main() -> None:
