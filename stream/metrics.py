@@ -91,6 +91,10 @@ class WorkerMetrics:
         for partition, offset in offsets.items():
             self._offset.labels(str(partition)).set(offset)
 
+    def renewed(self, states: int) -> None:
+        """Count states carried over in the background."""
+        self._rebuilt.inc(states)
+
     def retried(self) -> None:
         """Count a micro-batch that must be tried again."""
         self._retries.inc()

@@ -35,6 +35,7 @@ from stream.dead_letter import DeadLetter
 from stream.lag import watch_lag
 from stream.metrics import WorkerMetrics
 from stream.processor import Outcome, Processor
+from stream.renewal import Renewal
 from stream.topic import START_SECONDS, Topic, number_of, settle
 from stream.transport import Transport
 
@@ -70,16 +71,21 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
 
-    async def name_model(served: Served) -> None:
-        metrics.model(served.version)
-
     with tempfile.TemporaryDirectory(prefix="recsys-worker-") as scratch:
-        app = build_app(settings, model, store, metrics, stop, scratch)
+        app, processor = build_app(settings, model, store, metrics, stop, scratch)
+        renewal = Renewal(processor, store, metrics.renewed)
+        renewal.wake()  # another model may have come while no worker ran
+
+        async def changed(served: Served) -> None:
+            metrics.model(served.version)
+            renewal.wake()
+
         await app.start()
         announce(f"worker: model {model.served.version}")
         announce(f"worker: metrics on http://{settings.worker.metrics_host}:{port}/metrics")
         watches = [
-            asyncio.create_task(model.watch(settings.worker.bundle_poll_seconds, name_model)),
+            asyncio.create_task(model.watch(settings.worker.bundle_poll_seconds, changed)),
+            asyncio.create_task(renewal.watch()),
             asyncio.create_task(_watch_servers(broker, store, settings, metrics)),
             asyncio.create_task(_watch_topic(topic, store, topic_number)),
             asyncio.create_task(_watch_faust(app)),
@@ -104,8 +110,11 @@ def build_app(
     metrics: WorkerMetrics,
     stop: asyncio.Event,
     scratch: str,
-) -> Any:
-    """The Faust app: one agent on the click topic. ``scratch`` is a directory that Faust wants and does not fill."""
+) -> tuple[Any, Processor]:
+    """The Faust app: one agent on the click topic, and the processor that it hands its micro-batches.
+
+    ``scratch`` is a directory that Faust wants and does not fill.
+    """
     kafka, worker = settings.kafka, settings.worker
     urls = ";".join(f"kafka://{address.strip()}" for address in kafka.bootstrap_servers.split(","))
     app: Any = faust.App(
@@ -159,7 +168,7 @@ def build_app(
                 bundle.done = True
             metrics.observe(outcome, len(records), {bundle.partition: bundle.offset for bundle in bundles})
 
-    return app
+    return app, processor
 
 
 async def _until_done(

@@ -18,7 +18,7 @@ from recsys.errors import IO_ERROR, RecsysError
 
 GROUP = "recsys.commands"
 # The order of work.
-ORDER = ["demo", "generate", "sessions", "train", "tune", "evaluate", "recommend", "publish", "rollback"]
+ORDER = ["demo", "generate", "sessions", "train", "tune", "evaluate", "recommend", "publish", "promote", "rollback"]
 ORDER += ["services", "worker", "replay", "dead-letter", "api", "settings"]
 
 

@@ -13,7 +13,7 @@ from recsys.settings import WorkerSettings
 from recsys.store import Store, Write
 from stream.dead_letter import Record
 from stream.processor import Processor
-from stream.renewal import renew_all
+from stream.renewal import Renewal
 from tests.conftest import publish, random_model
 from tests.stream.processing import World, record
 
@@ -54,7 +54,7 @@ def test_users_on_trial_get_the_other_model_and_come_back_when_it_ends(
 
         Bundles(bundles).rollback()
         assert world.model.refresh()
-        await renew_all(world.processor, world.store)
+        await Renewal(world.processor, world.store).renew_all()
         for user in users:
             assert (await world.state(user)).model == world.model.served.digest
 
@@ -72,7 +72,7 @@ def test_idle_users_are_renewed_as_their_next_click_would(run: Callable[..., Non
             client.pexpire(key, 1_000_000)
         publish(bundles, random_model(items=60, units=12, seed=5))
         assert world.model.refresh()
-        assert await renew_all(world.processor, world.store) == len(TRICKY)
+        assert await Renewal(world.processor, world.store).renew_all() == len(TRICKY)
         scorer = world.model.served.scorer
         for number, user in enumerate(TRICKY):
             state, ranked = await world.state(user), await world.list(user)
@@ -83,7 +83,7 @@ def test_idle_users_are_renewed_as_their_next_click_would(run: Callable[..., Non
             assert ranked.position == state.position
             np.testing.assert_array_equal(ranked.rows, scorer.top_k(hidden, 20)[0][0])
         assert all(0 < client.pttl(key) <= 1_000_000 for key in keys), "renewal does not make a visitor younger"
-        assert await renew_all(world.processor, world.store) == 0
+        assert await Renewal(world.processor, world.store).renew_all() == 0
 
     run(body)
 
