@@ -47,9 +47,9 @@ class Scorer:
 
     def __init__(self, weights: Weights) -> None:
         self._inputs = weights["embedding" if "embedding" in weights else "gru.0.kernel"]
-        self._output = np.ascontiguousarray(weights["output" if "output" in weights else "embedding"].T)
-        self._bias = weights["bias"]
-        self._units, self.items = self._output.shape
+        output = weights["output" if "output" in weights else "embedding"]
+        self.items, self._units = output.shape
+        self._output = np.concatenate([output.T, weights["bias"][None]])  # a state's last number is 1
         layers = sum(name.endswith(".kernel") for name in weights)
         kernels = [weights[f"gru.{layer}.kernel"] for layer in range(layers)]
         self._layers = [
@@ -143,28 +143,28 @@ class Scorer:
         """For each block of items its first row and the scores ``[batch, block]``; each block overwrites the last."""
         top = hidden[:, self._trail.start - self._units : self._trail.start]
         height = next(height for height in self._heights if height >= len(top))
-        padded = np.zeros((height, self._units), np.float32)
-        padded[: len(top)] = top
+        padded = np.ones((height, self._units + 1), np.float32)
+        padded[: len(top), :-1] = top
         trail = hidden[:, self._trail].astype(np.int64)
         row, place = np.nonzero(trail)
         item = trail[row, place] - 1
         for first in range(0, self.items, ITEM_BLOCK):
             scores = self._product(padded, first)[: len(top)]
-            scores += self._bias[first : first + ITEM_BLOCK]
             rows, columns, which = _within(row, item, first, scores.shape[1])
             scores[rows, columns] += self._revisit[place[which]]
             yield first, scores
 
     def _product(self, padded: Hidden, first: int) -> NDArray[np.float32]:
-        """``[height, block]``: the states times the block of items that begins at row ``first``."""
-        return padded @ self._output[:, first : first + ITEM_BLOCK]
+        """``[height, block]``: states, each with a 1 behind it, times the block of items that begins at ``first``."""
+        product: NDArray[np.float32] = padded @ self._output[:, first : first + ITEM_BLOCK]
+        return product
 
     def _equal_heights(self) -> list[int]:
         """Of :data:`HEIGHTS` those whose products here are the same, bit by bit, as of the lowest.
 
         In which order a BLAS sums does not depend on the numbers, so random ones show it.
         """
-        states = np.random.default_rng(0).normal(size=(HEIGHTS[-1], self._units)).astype(np.float32)
+        states = np.random.default_rng(0).normal(size=(HEIGHTS[-1], self._units + 1)).astype(np.float32)
         equal = list(HEIGHTS)
         for first in {0, (self.items - 1) // ITEM_BLOCK * ITEM_BLOCK}:  # the last block may have another width
             products = {
