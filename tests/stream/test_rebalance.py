@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -99,23 +98,12 @@ def crew_of(world: World, seed: int, workers: int = 1) -> Iterator[Crew]:
             stack.close()
 
 
-@contextmanager
-def load(world: World, made: list[tuple[str, bytes]], pause: float) -> Iterator[threading.Thread]:
-    """Send clicks beside the block, and wait for the last at its end."""
-    producing = threading.Thread(target=world.produce, args=(made, pause))
-    producing.start()
-    try:
-        yield producing
-    finally:
-        producing.join()
-
-
 @pytest.mark.timeout(280)
 @pytest.mark.parametrize("seed", [11, 12])
 def test_workers_come_and_go_and_nothing_is_lost_or_done_twice(real_world: World, seed: int) -> None:
     made = clicks(4000, seed, users=60)
     with crew_of(real_world, seed) as crew:
-        with load(real_world, made, pause=0.01) as producing:
+        with real_world.producing(made, pause=0.01) as producing:
             while producing.is_alive():
                 crew.step()
                 time.sleep(crew.chance.uniform(0.2, 3))
@@ -130,7 +118,7 @@ def test_partitions_may_be_added_under_load(real_world: World, real_servers: Rea
     made = single_sessions(3000, seed=13, users=100)
     with crew_of(real_world, 13, workers) as crew:
         crew.wait_until_shared()
-        with load(real_world, made, pause=0.005):
+        with real_world.producing(made, pause=0.005):
             wait_until_dealt_with(crew.running[0][0], 100)
             real_world.partitions = PARTITIONS + 4
             real_servers.kafka.grow_topic(real_world.topic, real_world.partitions)
@@ -141,18 +129,21 @@ def test_partitions_may_be_added_under_load(real_world: World, real_servers: Rea
         assert without_positions(real_world.contents()) == without_positions(real_world.clean_run(len(made)))
 
 
-def test_a_broker_killed_under_load_comes_back_to_the_same_workers(
+def test_a_broker_that_dies_stops_and_freezes_under_load_comes_back_to_the_same_workers(
     real_servers: RealServers, bundles: Path, tmp_path: Path
 ) -> None:
     with Kafka(tmp_path / "kafka") as kafka:
         world = make_world(RealServers(kafka, real_servers.redis), bundles, tmp_path)
         made = clicks(3000, seed=14, users=60)
-        with crew_of(world, 14, workers=2) as crew, load(world, made, pause=0.005) as producing:
+        with crew_of(world, 14, workers=2) as crew, world.producing(made, pause=0.005) as producing:
             crew.wait_until_shared()
-            time.sleep(2)
-            kafka.kill()
-            time.sleep(2)
-            kafka.start()
+            for end in (kafka.kill, kafka.stop):
+                time.sleep(2)
+                end()
+                time.sleep(2)
+                kafka.start()
+            with kafka.frozen():
+                time.sleep(4)  # longer than the workers' sessions
             producing.join()
             sent = sum(world.offsets()[1].values())  # a click whose answer the broker took to its grave is sent again
             assert sent >= len(made)
@@ -172,7 +163,7 @@ def test_a_topic_created_anew_is_read_from_its_beginning(real_world: World, real
         assert worker.process.wait(60) == 69
         assert "the topic has been created anew" in worker.log.read_text()
     real_world.produce(second)
-    expected = real_world.clean_run_of(old, real_world.records(len(second)))
+    expected, _ = real_world.clean_run_of(old, real_world.records(len(second)))
     for applied in (True, False):  # the second worker finds nothing to do
         with real_world.worker() as worker:
             real_world.wait_for(expected)

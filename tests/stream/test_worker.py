@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -51,45 +49,6 @@ def test_sigterm_finishes_the_batch_and_ends_with_code_0(world: World) -> None:
         wait_until_dealt_with(worker, 100)
         time.sleep(0.5)
         assert metrics(worker).dealt_with == 100  # what the first had done was committed: none came a second time
-
-
-@pytest.mark.timeout(240)
-def test_kill_minus_9_at_any_moment_changes_nothing(world: World) -> None:
-    """Killed while clicks flow, before and after commits; no offset is ever committed ahead of the state."""
-    world.commands.environment["RECSYS_KAFKA__COMMIT_SECONDS"] = "0.2"
-    chance = random.Random(3)
-    made = clicks(3000, seed=3)
-    producing = threading.Thread(target=world.produce, args=(made, 0.01))
-    producing.start()
-    unfinished = 0
-    for _ in range(4):
-        with world.worker() as worker:
-            wait_until_dealt_with(worker, 1)
-            time.sleep(chance.uniform(0, 1))
-            worker.process.kill()
-            worker.process.wait()
-        committed, produced = world.offsets()
-        unfinished += sum(produced.values()) > sum(committed.values())
-        world.assert_states_are_at_least(committed)
-    producing.join()
-    assert unfinished >= 3, "the worker was killed with nothing in hand"
-    with world.worker():
-        world.wait_for(world.clean_run(len(made)), seconds=60)
-
-
-def test_the_store_may_go_and_come_back(world: World, tmp_path: Path) -> None:
-    with world.servers.own_store(tmp_path / "store") as store:
-        world.store = world.commands.environment["REDIS_URL"] = store.url
-        made = clicks(400, seed=4)
-        with world.worker() as worker:
-            world.produce(made[:200], pause=0.002)
-            store.kill()
-            world.produce(made[200:])
-            time.sleep(1.0)
-            worker.check()
-            store.start()
-            world.wait_for(world.clean_run(len(made)))
-            assert "does not answer" in worker.log.read_text()
 
 
 def test_the_worker_gives_up_on_a_store_that_stays_away_and_loses_nothing(world: World, tmp_path: Path) -> None:

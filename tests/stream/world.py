@@ -6,11 +6,14 @@ import asyncio
 import json
 import random
 import re
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count as count_from
+from itertools import islice
 from pathlib import Path
 
 import redis
@@ -29,6 +32,7 @@ from stream.processor import Processor
 from tests.servers.pairs import Servers
 
 START = 1_700_000_000_000
+POISON = (b"not json", b"\xff\xfe", b"", b'{"user_id": "nobody"}')
 
 
 @dataclass
@@ -71,6 +75,16 @@ class World:
             time.sleep(pause)
         assert producer.flush(60) == 0
 
+    @contextmanager
+    def producing(self, made: Sequence[tuple[str, bytes]], pause: float) -> Iterator[threading.Thread]:
+        """Send clicks beside the block, and wait for the last at its end."""
+        producing = threading.Thread(target=self.produce, args=(made, pause))
+        producing.start()
+        try:
+            yield producing
+        finally:
+            producing.join()
+
     def records(self, count: int, topic: str | None = None) -> list[Record]:
         """The first ``count`` records of the topic."""
         consumer = Consumer({"bootstrap.servers": self.broker, "group.id": f"reader-{uuid.uuid4().hex}"})
@@ -88,6 +102,19 @@ class World:
         consumer.close()
         assert len(found) == count
         return found
+
+    def all_records(self) -> list[Record]:
+        """The records of the topic that are there now."""
+        return self.records(sum(self.offsets()[1].values()))
+
+    def letters(self) -> set[tuple[int, int, str]]:
+        """Partition, offset and reason of all that was dead-lettered, each once."""
+        consumer = Consumer({"bootstrap.servers": self.broker, "group.id": f"reader-{uuid.uuid4().hex}"})
+        topics = [TopicPartition(self.dead_letter_topic, partition) for partition in range(self.partitions)]
+        count = sum(consumer.get_watermark_offsets(each, timeout=10)[1] for each in topics)
+        consumer.close()
+        letters = [json.loads(record.value or b"") for record in self.records(count, self.dead_letter_topic)]
+        return {(letter["partition"], letter["offset"], letter["reason"]) for letter in letters}
 
     def offsets(self) -> tuple[dict[int, int], dict[int, int]]:
         """By partition, the offset that the group has committed, and the end of what was produced."""
@@ -112,8 +139,8 @@ class World:
     def assert_states_are_at_least(self, committed: dict[int, int]) -> None:
         """Every usable click before the committed offsets is in its user's state."""
         states = {name: UserState.unpack(value) for name, value in self.contents().items() if name.startswith("s:")}
-        for record in self.records(sum(self.offsets()[1].values())):
-            if record.offset < committed[record.partition] and record.value != b"not json":
+        for record in self.all_records():
+            if record.offset < committed[record.partition] and record.value not in POISON:
                 user = json.loads(record.value or b"")["user_id"]
                 assert states[f"s:{{{user}}}"].position.offset >= record.offset
 
@@ -135,25 +162,30 @@ class World:
 
     def clean_run(self, count: int) -> dict[str, bytes]:
         """What a run without any accident leaves of the first ``count`` records."""
-        return self.clean_run_of(self.records(count))
+        return self.clean_run_of(self.records(count))[0]
 
-    def clean_run_of(self, *topics: list[Record]) -> dict[str, bytes]:
-        """What a run without any accident leaves of a topic's records, and of those of the ones created anew after."""
+    def clean_run_of(self, *topics: list[Record]) -> tuple[dict[str, bytes], set[tuple[int, int, str]]]:
+        """What a run without any accident leaves of a topic's records, and of those of the ones created anew after.
+
+        As :meth:`contents`, and as :meth:`letters`.
+        """
         prefix = f"clean-{uuid.uuid4().hex}"
+        sent: list[DeadLetter] = []
 
-        async def ignore(_: Sequence[DeadLetter]) -> None:
-            """Letters are not compared."""
+        async def keep(letters: Sequence[DeadLetter]) -> None:
+            sent.extend(letters)
 
         async def process() -> None:
             store = Store(RedisSettings(url=self.store, prefix=prefix))
             model = CurrentModel(Bundles(self.bundles))
             for epoch, records in enumerate(topics):
-                processor = Processor(model, store, WorkerSettings(epoch=epoch), ignore)
+                processor = Processor(model, store, WorkerSettings(epoch=epoch), keep)
                 await processor.process(sorted(records, key=lambda record: (record.partition, record.offset)))
             await store.close()
 
         asyncio.run(process())
-        return self.contents(prefix)
+        letters = {(letter.record.partition, letter.record.offset, letter.reason) for letter in sent}
+        return self.contents(prefix), letters
 
     def wait_for(self, expected: dict[str, bytes], seconds: float = 40) -> None:
         deadline = time.monotonic() + seconds
@@ -198,21 +230,34 @@ def wait_until_dealt_with(worker: Service, count: int) -> None:
 
 def clicks(count: int, seed: int, users: int = 20) -> list[tuple[str, bytes]]:
     """Clicks of several users with session ends, repeats, duplicates, late and bad ones among them."""
+    return list(islice(_clicks(seed, users), count))
+
+
+def _clicks(seed: int, users: int) -> Iterator[tuple[str, bytes]]:
     chance = random.Random(seed)
-    made: list[tuple[str, bytes]] = []
-    now = START
-    for index in range(count):
+    now, made = START, ("", b"")
+    for index in count_from(0):
         now += chance.choice([500, 5_000, 400_000])
         user = f"user-{chance.randrange(users)}"
         late = chance.choice([0, 0, 0, 0, 30_000])
         event = {"user_id": user, "item_id": f"item-{chance.randrange(52):03d}", "timestamp": now - late}
         if index % 17 == 0:
-            made.append((user, b"not json"))
-        elif index % 13 == 0 and made:
-            made.append(made[-1])
-        else:
-            made.append((user, json.dumps(event).encode()))
-    return made
+            made = (user, b"not json")
+        elif index % 13:
+            made = (user, json.dumps(event).encode())
+        yield made
+
+
+def hostile_clicks(seed: int, users: int = 20) -> Iterator[tuple[str, bytes]]:
+    """Clicks without end, some of which a producer sends two or three times, half with ids; every ninth is poison."""
+    chance = random.Random(seed)
+    for index, (user, value) in enumerate(_clicks(seed, users)):
+        with_id = value != b"not json" and chance.random() < 0.5
+        sent = json.dumps(json.loads(value) | {"event_id": f"e-{index}"}).encode() if with_id else value
+        for _ in range(chance.choice([1, 1, 1, 2, 3])):
+            yield user, sent
+        if index % 9 == 0:
+            yield user, chance.choice(POISON)
 
 
 def single_sessions(count: int, seed: int, users: int) -> list[tuple[str, bytes]]:
