@@ -89,13 +89,13 @@ class TrainingSettings(Section):
     replay: DropoutRate = Field(0.0, description="After a warm start, share of sessions that were learnt before.")
     backwards: bool = Field(True, description="Learn each session from its last click to its first, too.")
     batch_size: int = Field(32, ge=1, description="Sessions that advance side by side.")
-    clicks_per_step: int = Field(8, ge=1, description="Clicks of each session that one optimiser step goes through.")
+    clicks_per_step: int = Field(16, ge=1, description="Clicks of each session that one optimiser step goes through.")
     samples: int = Field(2048, ge=0, description="Extra negative samples for each optimiser step.")
     alpha: Fraction = Field(0.5, description="Negative samples are drawn by popularity to this power.")
     logq: Fraction = Field(1.0, description="Strength of the logQ correction of sampled scores (cross-entropy).")
     optimizer: Literal["adagrad", "adam", "adamw"] = Field("adagrad", description="How gradients become updates.")
     learning_rate: float = Field(
-        0.1, gt=0, description="Step size; adam and adamw want about a hundredth of adagrad's."
+        0.14, gt=0, description="Step size; adam and adamw want about a hundredth of adagrad's."
     )
     momentum: DropoutRate = Field(0.0, description="Share of the last update that the next one keeps (adagrad).")
     weight_decay: float = Field(0.01, ge=0, description="Share of a weight, times the step size, taken away (adamw).")
@@ -187,6 +187,11 @@ class WorkerSettings(Section):
     )
     max_future_seconds: float = Field(300.0, ge=0, description="Events further in the future go to the dead letter.")
     epoch: int = Field(0, ge=0, description="Raise by one when the topic is re-created and its offsets begin anew.")
+    online_metrics: Literal["off", "stored", "all"] = Field(
+        "stored",
+        description="Clicks that test the list they meet: none, those whose list is stored, or later ones too.",
+    )
+    drift_bound: float = Field(0.1, ge=0, le=0.5, description="Alarm when a share of clicks moves this far; 0: never.")
     retry_seconds: float = Field(30.0, gt=0, description="Exit, to be restarted, after the store is away this long.")
     bundle_poll_seconds: float = Field(1.0, gt=0, description="How often to look for a newly published bundle.")
     metrics_host: str = Field("127.0.0.1", description="Address on which Prometheus metrics are served.")
