@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import redis
 
-from recsys.bundle import Bundles, save_model
+from recsys.bundle import Bundles, digest_of, save_model
 from recsys.settings import WorkerSettings
+from recsys.state import RecommendationList
 from recsys.store import Store, Write
 from stream.dead_letter import Record
 from stream.processor import Processor
 from stream.renewal import Renewal
 from tests.conftest import publish, random_model
 from tests.stream.processing import World, record
+from tests.stream.world import World as LiveWorld
+from tests.stream.world import clicks
 
+SECONDS = 15.0  # on a busy machine; a second or two on a quiet one
 TRICKY = ["u", "a}b", "50%", "%7D", "with space", "ü"]
 
 
@@ -114,3 +119,31 @@ def test_a_click_during_the_renewal_is_not_lost(run: Callable[..., None], bundle
         np.testing.assert_array_equal(state.hidden, scorer.advance(scorer.start(1), [[0, 1, 2, 30]])[0])
 
     run(body)
+
+
+def test_all_lists_follow_a_swap_and_a_rollback_and_none_is_missing_meanwhile(world: LiveWorld) -> None:
+    """Nobody clicks after the first clicks, so it is the background that renews; each must be through in seconds."""
+    with world.worker():
+        world.produce(clicks(200, seed=8))
+        old = Bundles(world.bundles).open()
+        wait_for_lists(world, world.clean_run(200).keys(), old.digest)
+        names = {name for name in world.contents() if name.startswith("l:")}
+        new = publish(world.bundles, random_model(items=60, seed=9))
+        assert wait_for_lists(world, names, digest_of(new)) < SECONDS
+        assert Bundles(world.bundles).rollback() == old.version
+        assert wait_for_lists(world, names, old.digest) < SECONDS
+        assert world.contents() == world.clean_run(200), "as if nothing had been"
+
+
+def wait_for_lists(world: LiveWorld, names: Iterable[str], digest: int) -> float:
+    """Seconds until all lists with these names are of this model; none may be missing once it was there."""
+    wanted = {name for name in names if name.startswith("l:")}
+    began, there = time.monotonic(), set[str]()
+    while time.monotonic() - began < 60:
+        lists = {name: value for name, value in world.contents().items() if name.startswith("l:")}
+        assert there <= lists.keys()
+        there = set(lists)
+        if wanted <= there and all(RecommendationList.unpack(lists[name]).model == digest for name in wanted):
+            return time.monotonic() - began
+        time.sleep(0.1)
+    raise AssertionError("the lists have not changed")
