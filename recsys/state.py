@@ -29,8 +29,9 @@ OTHER_TYPE = 255  # code of an event type that the training log did not have
 _MAX_AGE_MS = (1 << 32) - 1
 NEVER = -(1 << 62)  # the end of the session before a user's first
 
-# epoch, partition and offset come first, PREFIX bytes: the store's script compares them.
-PREFIX = 16
+# So many bytes from its beginning tell a state from any other of the user: position and model stand there. The store's
+# script compares them.
+PREFIX = 64
 _HEADER = struct.Struct("<IiqQqqIHHB")
 _LIST_HEADER = struct.Struct("<QIiqqqH")
 

@@ -27,24 +27,18 @@ from recsys.state import PREFIX
 # KEYS: state and list key of each user. ARGV: the keys' life in milliseconds, then for each user how the state that was
 # read begins, the new state and the list; an empty list takes the old one away. A state that is there already counts as
 # written: the client sends a command once more where it did not see the answer. A life of 0 is the life that keys have.
-_SAVE = """
-local refused = {}
-local function set(key, value)
-  if ARGV[1] == '0' then
-    redis.call('SET', key, value, 'KEEPTTL')
-  else
-    redis.call('SET', key, value, 'PX', ARGV[1])
-  end
-end
+_SAVE = f"""
+local refused = {{}}
 for i = 1, #KEYS, 2 do
   local user = (i + 1) / 2
   local read, state, list = ARGV[3 * user - 1], ARGV[3 * user], ARGV[3 * user + 1]
-  if redis.call('GETRANGE', KEYS[i], 0, 15) == read then
-    set(KEYS[i], state)
+  if redis.call('GETRANGE', KEYS[i], 0, {PREFIX - 1}) == read then
+    local life = ARGV[1] == '0' and redis.call('PTTL', KEYS[i]) or ARGV[1]
+    redis.call('SET', KEYS[i], state, 'PX', life)
     if list == '' then
       redis.call('DEL', KEYS[i + 1])
     else
-      set(KEYS[i + 1], list)
+      redis.call('SET', KEYS[i + 1], list, 'PX', life)
     end
   elseif redis.call('GET', KEYS[i]) ~= state then
     refused[#refused + 1] = user
