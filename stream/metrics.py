@@ -9,6 +9,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from recsys.settings import WorkerSettings
+from stream.online_metrics import OnlineMetrics
 from stream.probes import Health, serve_probes
 from stream.processor import Outcome
 
@@ -22,6 +23,7 @@ class WorkerMetrics:
     """The worker's counters, on a registry of their own, and what it says of its health.
 
     Attributes:
+        online: how the lists fare that visitors meet.
         dealt_with: offset of the newest record of each partition that the worker has dealt with.
     """
 
@@ -58,6 +60,11 @@ class WorkerMetrics:
             "partitions_assigned", "Partitions of the click topic that this worker reads.", **options
         )
         self._model = Info("model", "The model that serves.", **options)
+        self._unexamined = Counter(
+            "online_unexamined_clicks", "Clicks that lead a session on, but test no list (online_metrics).", **options
+        )
+        self.online = OnlineMetrics()
+        self.registry.register(self.online)
         self._health = Health()
         self._lagging: set[int] = set()
         self.dealt_with: dict[int, int] = {}
@@ -82,6 +89,8 @@ class WorkerMetrics:
         self._lost.inc(outcome.lost_states)
         self._stale.inc(outcome.stale)
         self._batch.observe(records)
+        self._unexamined.inc(outcome.unexamined)
+        self.online.add(outcome.trials)
         for part, seconds in outcome.seconds.items():
             self._seconds.labels(part).observe(seconds)
         now = time.time()

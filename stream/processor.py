@@ -22,6 +22,7 @@ from recsys.settings import WorkerSettings
 from recsys.state import Click, Placed, RecommendationList, UserState
 from recsys.store import Store, Write
 from stream.dead_letter import MAX_KEY_BYTES, DeadLetter, Record
+from stream.online import Encounters, Examiner, Looks, Trial
 
 REDELIVERED = "redelivered"
 ROUNDS = 10  # most attempts at a batch while another worker writes the same users
@@ -34,7 +35,9 @@ class Outcome:
     """What became of a micro-batch. The counts of ``applied``, ``skipped`` and ``dead`` add up to its records.
 
     ``stale`` counts the writes that the store refused, and that were made anew; ``seconds`` has the time of each part
-    of the work; ``visible`` the records whose lists the batch brought up to date.
+    of the work; ``visible`` the records whose lists the batch brought up to date; ``clicked`` by model version the rows
+    of the items that were clicked, unknown ones among them; ``trials`` the clicks as tests of the lists they met, and
+    ``unexamined`` counts those that were not looked at.
     """
 
     applied: int = 0
@@ -46,6 +49,9 @@ class Outcome:
     stale: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     visible: list[Record] = field(default_factory=list)
+    clicked: dict[str, list[int]] = field(default_factory=dict)
+    trials: list[Trial] = field(default_factory=list)
+    unexamined: int = 0
 
 
 Events = dict[str, list[tuple[Record, ClickEvent]]]  # of each user, in topic order
@@ -67,8 +73,10 @@ class _Visitor:
     applied: list[Record] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     dead: list[DeadLetter] = field(default_factory=list)
+    clicked: list[int] = field(default_factory=list)
+    encounters: Encounters = field(default_factory=Encounters)
 
-    def settle(self, outcome: Outcome) -> None:
+    def settle(self, outcome: Outcome, version: str) -> None:
         """Count the user's part."""
         outcome.applied += len(self.applied)
         outcome.visible += self.applied
@@ -77,6 +85,8 @@ class _Visitor:
         outcome.lists += self.touched and bool(self.state.seen())
         outcome.rebuilt += self.touched and self.rebuilt
         outcome.lost_states += self.touched and self.lost
+        outcome.clicked.setdefault(version, []).extend(self.clicked)
+        outcome.unexamined += self.encounters.unexamined
 
 
 class Processor:
@@ -89,6 +99,7 @@ class Processor:
         self._store = store
         self._settings = settings
         self._send_dead_letters = send_dead_letters
+        self._examiner = Examiner(model, store, settings)
 
     async def process(self, records: Sequence[Record]) -> Outcome:
         """Apply records, which stand in the order of their offsets.
@@ -103,8 +114,10 @@ class Processor:
         if outcome.dead:  # before the states: a crash in between repeats a letter, but loses none
             await self._send_dead_letters(outcome.dead)
             watch.lap("dead_letter")
+        lagging = len(records) > self._settings.batch_size
+        looks: Looks = "off" if lagging else self._settings.online_metrics
         for served, mine in self._by_model(events):
-            await self._take(mine, served, outcome, watch)
+            await self._take(mine, served, outcome, watch, looks)
         return outcome
 
     async def renew(self, users: Sequence[str]) -> int:
@@ -131,10 +144,10 @@ class Processor:
             groups.setdefault(served.digest, (served, {}))[1][user] = mine
         return list(groups.values())
 
-    async def _take(self, events: Events, served: Served, outcome: Outcome, watch: _Stopwatch) -> None:
+    async def _take(self, events: Events, served: Served, outcome: Outcome, watch: _Stopwatch, looks: Looks) -> None:
         """Apply the events of some users, all of one model."""
         for _ in range(ROUNDS):
-            visitors = await self._apply(events, served, watch)
+            visitors = await self._apply(events, served, watch, looks)
             self._advance([visitor.state for visitor in visitors.values() if visitor.touched], served)
             watch.lap("step")
             writes = self._writes(visitors, served)
@@ -144,8 +157,11 @@ class Processor:
                 watch.lap("dead_letter")
             refused = await self._store.save(writes)
             watch.lap("write")
-            for user in visitors.keys() - refused:
-                visitors[user].settle(outcome)
+            taken = [visitor for user, visitor in visitors.items() if user not in refused]
+            for visitor in taken:
+                visitor.settle(outcome, served.version)
+            outcome.trials += self._examiner.examine([visitor.encounters for visitor in taken], served)
+            watch.lap("examine")
             if not refused:
                 return
             outcome.stale += len(refused)
@@ -169,12 +185,16 @@ class Processor:
                 events.setdefault(event.user_id, []).append((record, event))
         return events
 
-    async def _apply(self, events: Events, served: Served, watch: _Stopwatch) -> dict[str, _Visitor]:
+    async def _apply(
+        self, events: Events, served: Served, watch: _Stopwatch, looks: Looks = "off"
+    ) -> dict[str, _Visitor]:
         """Each user, with the state that the events make of what the store holds."""
         packed = await self._store.states(list(events))
         visitors = {
             user: self._load(data, mine, served) for (user, mine), data in zip(events.items(), packed, strict=True)
         }
+        for user, encounters in (await self._examiner.encounters(list(events), looks)).items():
+            visitors[user].encounters = encounters
         watch.lap("load")
         for visitor in visitors.values():
             self._place(visitor, served)
@@ -207,9 +227,13 @@ class Processor:
             state.progress.advance(position)
             visitor.touched = True
             click = Click.of(event, served.vocabulary.row(event.item_id), served.kind(event.event_type))
+            moment = visitor.encounters.before(state, served)
             placed = state.place(click, served.rule, self._settings.recent_items)
+            if placed in {Placed.APPLIED, Placed.UNKNOWN_ITEM}:
+                visitor.clicked.append(click.row)
             if placed is Placed.APPLIED:
                 visitor.applied.append(record)
+                visitor.encounters.applied(moment, event, click, state)
             elif placed in {Placed.REPEATED, Placed.DUPLICATE}:
                 visitor.skipped[placed.value] += 1
             else:

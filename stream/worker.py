@@ -32,6 +32,7 @@ from recsys.serving import CurrentModel, Served
 from recsys.settings import KafkaSettings, Settings
 from recsys.store import Store
 from stream.dead_letter import DeadLetter
+from stream.drift import DriftMonitor
 from stream.lag import watch_lag
 from stream.metrics import WorkerMetrics
 from stream.processor import Outcome, Processor
@@ -155,6 +156,8 @@ def build_app(
         announce(f"worker: reading partitions {mine} of {kafka.topic}")
 
     processor = Processor(model, store, worker, send_dead_letters)
+    drift = DriftMonitor(model, worker.drift_bound)
+    metrics.registry.register(drift)
 
     @app.agent(clicks, concurrency=1)  # type: ignore[untyped-decorator]  # more would lose the order by key
     async def advance(stream: Any) -> None:
@@ -167,6 +170,7 @@ def build_app(
             for bundle in bundles:
                 bundle.done = True
             metrics.observe(outcome, len(records), {bundle.partition: bundle.offset for bundle in bundles})
+            drift.observe(outcome)
 
     return app, processor
 
