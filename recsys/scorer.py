@@ -27,8 +27,9 @@ from recsys.sessions import Sessions
 from recsys.trail import extend
 
 BLOCK = 32  # rows of a step
-HEIGHTS = (8, 16, 32, 64, 128)  # rows of a product with the items: a lone click costs as much as 8, 128 as much as 50
+HEIGHTS = (2, 4, 8, 16, 32, 64, 128)  # rows of a product with the items: 128 cost as much as 20 alone
 ITEM_BLOCK = 1 << 15  # items scored at a time
+SLICED, SLICE = 8, 1024  # up to this height, so many items at a time: OpenBLAS multiplies them without copying them
 CHUNK_BYTES = 64 << 20  # scores held at a time while predicting
 
 Hidden = NDArray[np.float32]
@@ -49,7 +50,8 @@ class Scorer:
         self._inputs = weights["embedding" if "embedding" in weights else "gru.0.kernel"]
         output = weights["output" if "output" in weights else "embedding"]
         self.items, self._units = output.shape
-        self._output = np.concatenate([output.T, weights["bias"][None]])  # a state's last number is 1
+        self._output = np.empty((self._units + 1, self.items), np.float32)
+        self._output[:-1], self._output[-1] = output.T, weights["bias"]  # a state's last number is 1
         layers = sum(name.endswith(".kernel") for name in weights)
         kernels = [weights[f"gru.{layer}.kernel"] for layer in range(layers)]
         self._layers = [
@@ -156,7 +158,12 @@ class Scorer:
 
     def _product(self, padded: Hidden, first: int) -> NDArray[np.float32]:
         """``[height, block]``: states, each with a 1 behind it, times the block of items that begins at ``first``."""
-        product: NDArray[np.float32] = padded @ self._output[:, first : first + ITEM_BLOCK]
+        items = self._output[:, first : first + ITEM_BLOCK]
+        height, width = len(padded), items.shape[1]
+        product = np.empty((height, width), np.float32)
+        step = SLICE if height <= SLICED else width
+        for start in range(0, width, step):
+            np.matmul(padded, items[:, start : start + step], out=product[:, start : start + step])
         return product
 
     def _equal_heights(self) -> list[int]:
