@@ -1,0 +1,158 @@
+"""Bundles: what is fetched goes through in order, and nothing is committed that is not done."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from typing import Any
+
+import faust
+from aiokafka.structs import ConsumerRecord
+from faust.types import TP
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from stream.transport import Bundle, Transport
+
+PARTITIONS = [TP("clicks", partition) for partition in range(3)]
+ROOM = 6
+
+
+def record(partition: TP, offset: int) -> Any:
+    return ConsumerRecord(*partition, offset, 1_700_000_000_000 + offset, 0, b"key", b"value", None, 3, 5, ())
+
+
+class Books(RuleBasedStateMachine):
+    """Fetches, work, acknowledgements, commits, rebalances and seeks in any order, on the real consumer's books.
+
+    Only its connection is not there. Offsets have gaps, as after compaction. ``log`` has the offsets that the broker
+    keeps, ``committed`` what it has heard, ``worked`` what the worker has done.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.loop.run_until_complete(self.start())
+
+    async def start(self) -> None:
+        app: Any = faust.App("test", broker="kafka://127.0.0.1:1", broker_max_poll_records=ROOM, web_enabled=False)
+        app.transport = Transport([app.conf.broker[0]], app)
+        app.topics._acking_topics.add("clicks")
+        self.consumer = app.transport.create_consumer(
+            callback=app.topics.on_message, on_partitions_revoked=self.revoked, on_partitions_assigned=self.revoked
+        )
+
+    async def revoked(self, *_: Any) -> None:
+        """What Faust does: its queue is cleared, the work in hand ends, and what is done is committed."""
+        self.queue.clear()
+        self.finish()
+        self.commit()
+
+    @initialize(seed=st.integers(0, 1000))
+    def begin(self, seed: int) -> None:
+        chance = random.Random(seed)
+        self.log = {partition: sorted(chance.sample(range(300), 200)) for partition in PARTITIONS}
+        self.position = dict.fromkeys(PARTITIONS, 0)
+        self.committed = dict.fromkeys(PARTITIONS, 0)
+        self.worked: dict[TP, set[int]] = {partition: set() for partition in PARTITIONS}
+        self.queue: deque[Bundle] = deque()
+        self.hand: list[Bundle] = []
+        self.handed: list[Bundle] = []
+
+    @rule(partition=st.sampled_from(PARTITIONS), count=st.integers(1, 5))
+    def fetch(self, partition: TP, count: int) -> None:
+        offsets = [offset for offset in self.log[partition] if offset >= self.position[partition]][:count]
+        if offsets:
+            self.position[partition] = offsets[-1] + 1
+            bundle = self.consumer._to_message(partition, [record(partition, offset) for offset in offsets])
+            assert [each.offset for each in bundle.records] == offsets
+            self.consumer._read_offset[partition] = bundle.offset  # as Faust notes once it is in the queue
+            self.queue.append(bundle)
+
+    @precondition(lambda self: self.queue and not self.hand)
+    @rule(few=st.integers(1, 8), more=st.integers(0, 8))
+    def take(self, few: int, more: int) -> None:
+        first = self.queue.popleft()
+        self.handed.append(first)
+        waiting = [] if first.taken else [first, *(bundle for bundle in self.queue if not bundle.taken)]
+        size = sum(len(bundle.records) for bundle in waiting)
+        self.hand = self.consumer.take(first, few, few + more)
+        assert self.hand == waiting[: len(self.hand)]  # in order, none left out
+        assert bool(self.hand) == bool(waiting)
+        most = few if size <= few else few + more
+        assert len(self.hand) <= 1 or sum(len(bundle.records) for bundle in self.hand) <= most
+
+    @rule()
+    def finish(self) -> None:
+        for bundle in self.hand:
+            self.worked[bundle.tp] |= {each.offset for each in bundle.records}
+            bundle.done = True
+        self.hand = []
+
+    @precondition(lambda self: self.handed)
+    @rule()
+    def acknowledge(self) -> None:
+        """Faust does so when the worker asks for the next one; but also when its task ends, with the work not done."""
+        self.consumer.ack(self.handed.pop())
+
+    @rule()
+    def commit(self) -> None:
+        found = self.consumer._filter_committable_offsets(list(self.consumer._filter_tps_with_pending_acks()))
+        self.consumer._committed_offset.update(found)
+        for partition, offset in found.items():
+            assert offset > self.committed[partition]
+            self.committed[partition] = offset
+
+    @rule(kept=st.sets(st.sampled_from(PARTITIONS)))
+    def rebalance(self, kept: set[TP]) -> None:
+        """All partitions are taken away; those that come back begin where they were committed, the others elsewhere."""
+        self.loop.run_until_complete(self.consumer.on_partitions_revoked(set(PARTITIONS)))
+        assert self.consumer._has_room.is_set()
+        for partition in PARTITIONS:
+            if partition not in kept:  # another worker does some of it
+                todo = [each for each in self.log[partition] if each >= self.committed[partition]][:7]
+                self.worked[partition] |= set(todo)
+                self.committed[partition] = todo[-1] + 1 if todo else self.committed[partition]
+            self.seek(partition)
+
+    def seek(self, partition: TP) -> None:
+        self.position[partition] = self.committed[partition]
+        self.consumer._read_offset[partition] = self.committed[partition] or None
+        self.consumer._committed_offset[partition] = self.committed[partition] or None
+
+    @rule(partition=st.sampled_from(PARTITIONS))
+    def seek_back(self, partition: TP) -> None:
+        """Faust does when a fetch comes back in the middle of a rebalance: what waits will be fetched again."""
+        self.seek(partition)
+
+    @invariant()
+    def nothing_is_committed_that_is_not_done(self) -> None:
+        for partition in PARTITIONS:
+            before = {offset for offset in self.log[partition] if offset < self.committed[partition]}
+            assert before <= self.worked[partition]
+
+    @invariant()
+    def there_is_room_for_more_while_few_records_wait(self) -> None:
+        waiting = sum(len(bundle.records) for bundle in self.queue if not bundle.taken)
+        assert self.consumer._has_room.is_set() == (waiting < ROOM)
+
+    def teardown(self) -> None:
+        """In the end all is committed: no bundle is forgotten, and none stands in the way."""
+        self.finish()
+        for _ in range(200):
+            for partition in PARTITIONS:
+                self.fetch(partition, 5)
+            while self.queue:
+                self.take(8, 0)
+                self.finish()
+        self.commit()
+        for partition in PARTITIONS:
+            assert self.committed[partition] == self.log[partition][-1] + 1
+            assert not self.consumer._delivered.get(partition)
+        self.loop.close()
+
+
+TestBooks = Books.TestCase
+TestBooks.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
