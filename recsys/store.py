@@ -5,8 +5,8 @@ at all, and only if the state there is still the one that was read: a worker tha
 partition changes nothing. (The braces would make Redis Cluster keep both keys in one slot; a batch of users is written
 by one call, though, so the store must be one Redis, with or without replicas.)
 
-``<prefix>:topics`` numbers the topics that clicks came from. It never expires: where Redis may evict keys, let it evict
-those with a time to live (``maxmemory-policy volatile-lru``).
+``<prefix>:topics`` numbers the topics that clicks came from. Workers look it up every few seconds, so that it outlives
+all states that have its numbers, and no policy that evicts what was not used for long takes it.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ end
 return refused
 """
 
-# KEYS: the hash of topics. ARGV: an id. Its number is that of the ids before it.
+# KEYS: the hash of topics. ARGV: an id, and the hash's life in milliseconds. A number is that of the ids before.
 _NUMBER = """
 redis.call('HSETNX', KEYS[1], ARGV[1], redis.call('HLEN', KEYS[1]))
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return tonumber(redis.call('HGET', KEYS[1], ARGV[1]))
 """
 
@@ -128,8 +129,9 @@ class Store:
 
     async def topic_number(self, identity: str) -> int:
         """The number of the topic with this id: 0 for the first that was ever asked for, 1 for the next, and so on."""
+        life = self._ttl_ms + 3_600_000  # longer than that of any state
         async with self._reachable():
-            return int(await self._number(keys=[f"{self._prefix}:topics"], args=[identity]))
+            return int(await self._number(keys=[f"{self._prefix}:topics"], args=[identity, life]))
 
     async def close(self) -> None:
         """Give all connections back."""

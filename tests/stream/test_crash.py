@@ -1,7 +1,7 @@
 """Accidents under load, from a seed: whatever dies, hangs or is full, the store ends as after a clean run.
 
-``TEST_KILLS=100`` in the environment kills the worker so often (on Kafka; few times on the embedded broker, which forgets
-older records).
+``TEST_KILLS=100`` in the environment kills the worker so often (on Kafka; the embedded broker forgets older records, so
+there it is killed twice).
 """
 
 from __future__ import annotations

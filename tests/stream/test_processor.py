@@ -177,6 +177,8 @@ def test_a_user_who_moves_between_partitions_loses_and_repeats_nothing(run: Call
 def test_topics_are_numbered_in_the_order_of_their_coming(run: Callable[..., None]) -> None:
     async def body(world: World) -> None:
         assert [await world.store.topic_number(identity) for identity in ("a", "b", "a", "c", "b")] == [0, 1, 0, 2, 1]
+        left = await world.store._redis.pttl(f"{world.store._prefix}:topics")
+        assert 7 * 86_400_000 < left <= 7 * 86_400_000 + 3_600_000
 
     run(body)
 
