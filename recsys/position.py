@@ -6,6 +6,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from recsys.packing import Reader, number
+
 _OTHER = struct.Struct("<iq")
 
 
@@ -15,6 +17,16 @@ class Position(NamedTuple):
     epoch: int
     partition: int
     offset: int
+
+    def pack(self) -> bytes:
+        """The position as bytes, those first in which two events of a user differ."""
+        return b"".join(map(number, (self.offset + 1, self.partition + 1, self.epoch)))
+
+    @classmethod
+    def read(cls, reader: Reader) -> Position:
+        """Read what :meth:`pack` wrote."""
+        offset, partition, epoch = reader.numbers(3)
+        return cls(epoch, partition - 1, offset - 1)
 
 
 BEGINNING = Position(0, -1, -1)

@@ -181,6 +181,10 @@ class WorkerSettings(Section):
     list_length: int = Field(20, ge=1, le=1000, description="Items in each recommendation list.")
     exclude_seen: bool = Field(False, description="Leave items of the current session out of the list.")
     recent_items: int = Field(50, ge=1, le=1000, description="Events of the current session that a state carries.")
+    state_numbers: Literal["float32", "float16", "int12"] = Field(
+        "float32", description="Hidden states in the store: exact, or in half or three eighths of the bytes."
+    )
+    compact_lists: bool = Field(False, description="Lists in the store with scores as float16, without their offset.")
     batch_size: int = Field(256, ge=1, le=10_000, description="Most events in one micro-batch, unless more wait.")
     catch_up_batch: int = Field(
         20_000, ge=1, le=100_000, description="Most events in one micro-batch then: a user's newest alone is scored."

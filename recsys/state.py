@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -21,19 +22,20 @@ from numpy.typing import NDArray
 
 from recsys.errors import InputError
 from recsys.events import ClickEvent
-from recsys.position import Position, Progress
+from recsys.packing import FORMS, Numbers, Reader, column, digest, number, signed, unsigned
+from recsys.position import BEGINNING, Position, Progress
 from recsys.sessions import NO_ID, SessionRule, is_repeat, starts_session
+from recsys.trail import trail_of
 from recsys.vocabulary import UNKNOWN
 
 OTHER_TYPE = 255  # code of an event type that the training log did not have
-_MAX_AGE_MS = (1 << 32) - 1
 NEVER = -(1 << 62)  # the end of the session before a user's first
 
 # So many bytes from its beginning tell a state from any other of the user: position and model stand there. The store's
 # script compares them.
 PREFIX = 64
-_HEADER = struct.Struct("<IiqQqqIHHB")
-_LIST_HEADER = struct.Struct("<QIiqqqH")
+_FULL_LIST, _COMPACT_LIST = 0xB0, 0xB1  # how a list begins
+_MOST_FLOAT16 = 65504
 
 
 class Click(NamedTuple):
@@ -155,38 +157,35 @@ class UserState:
         return whole and not joins_earlier and not starts_session(click.time, self.recent[0].time, rule.gap_ms)
 
     def _trim(self, capacity: int) -> None:
-        """Keep the newest events: as many as a state carries, and none older than its bytes can say."""
+        """Keep the newest events, as many as a state carries."""
         del self.recent[: max(0, len(self.recent) - capacity)]
-        while self.recent[-1].time - self.recent[0].time > _MAX_AGE_MS:
-            del self.recent[0]
 
-    def pack(self) -> bytes:
-        """The state as bytes, about ``49 + 4 * width + 9 * events`` of them (17 an event where ids are given).
+    def pack(self, numbers: Numbers = Numbers.FLOAT32, places: int = 0) -> bytes:
+        """The state as bytes, about 30 and those of the hidden state, and 6 an event (14 where ids are given).
 
-        A user who has moved between partitions costs twelve more for each of them.
+        The last ``places`` numbers of the hidden state are its trail: they take no bytes where the carried events say
+        the same. A user who has moved between partitions costs twelve bytes more for each of them.
         """
         newest = self.recent[-1].time if self.recent else 0
-        with_ids = any(click.event_id != NO_ID for click in self.recent)
-        header = _HEADER.pack(
-            *self.position,
-            self.model,
-            newest,
-            self.previous_end,
-            self.session_events,
-            len(self.recent),
-            len(self.hidden),
-            with_ids,
-        )
+        gaps = [later.time - earlier.time for earlier, later in pairwise(self.recent)]
+        width = len(self.hidden) - places
+        trail = self.hidden[width:].astype(np.int32).tolist()
+        told = trail == trail_of(sequence(self.recent, SessionRule()), places)
+        earlier = 0 if self.previous_end == NEVER else 1 + signed(newest - self.previous_end)
+        dropped = self.session_events - len(self.recent)
         parts = [
-            header,
-            self.hidden.astype("<f4").tobytes(),
-            np.array([click.row for click in self.recent], "<i4").tobytes(),
-            np.array([newest - click.time for click in self.recent], "<u4").tobytes(),
-            bytes(click.kind for click in self.recent),
+            bytes((FORMS[numbers],)),
+            self.position.pack(),
+            digest(self.model),
+            *map(number, (newest, earlier, dropped, len(self.recent), width, places, told)),
+            numbers.pack(self.hidden[:width]),
+            b"" if told else column(trail),
+            column([click.row + 1 for click in self.recent]),
+            column(gaps),
+            column([click.kind for click in self.recent]),
+            column([click.event_id for click in self.recent]),
+            self.progress.pack_elsewhere(),
         ]
-        if with_ids:
-            parts.append(np.array([click.event_id for click in self.recent], "<u8").tobytes())
-        parts.append(self.progress.pack_elsewhere())
         return b"".join(parts)
 
     @classmethod
@@ -197,18 +196,25 @@ class UserState:
             InputError: the bytes are no user state.
         """
         try:
-            *position, model, newest, previous_end, session_events, count, width, with_ids = _HEADER.unpack_from(data)
-            columns = _Columns(data, _HEADER.size)
-            hidden = columns.take("<f4", width).astype(np.float32)
-            rows = columns.take("<i4", count).tolist()
-            ages = columns.take("<u4", count).tolist()
-            kinds = columns.take("u1", count).tolist()
-            ids = columns.take("<u8", count).tolist() if with_ids else [NO_ID] * count
-            progress = Progress.unpack(Position(*position), columns.rest())
+            reader = Reader(data)
+            numbers = reader.form()
+            position, model = Position.read(reader), reader.digest()
+            newest, earlier, dropped, count, width, places, told = reader.numbers(7)
+            hidden = numbers.unpack(reader.take(numbers.size(width)), width)
+            trail = None if told else reader.column(places)
+            rows = [row - 1 for row in reader.column(count)]
+            gaps, kinds, ids = reader.column(max(count - 1, 0)), reader.column(count), reader.column(count)
+            progress = Progress.unpack(position, reader.rest())
         except (struct.error, ValueError) as error:
             raise InputError(f"not a user state ({len(data)} bytes): {error}") from None
-        recent = [Click(newest - age, *rest) for age, *rest in zip(ages, rows, kinds, ids, strict=True)]
-        return cls(model, hidden, progress, recent, session_events, previous_end)
+        times = list(accumulate(gaps, initial=newest - sum(gaps)))[:count]
+        recent = [Click(*each) for each in zip(times, rows, kinds, ids, strict=True)]
+        state = cls(model, hidden, progress, recent, count + dropped)
+        state.previous_end = NEVER if earlier == 0 else newest - unsigned(earlier - 1)
+        if trail is None:
+            trail = trail_of(sequence(recent, SessionRule()), places)
+        state.hidden = np.concatenate((hidden, np.array(trail, np.float32)))
+        return state
 
 
 @dataclass(frozen=True)
@@ -216,7 +222,7 @@ class RecommendationList:
     """Ranked items for a user: ``rows`` int32 ``[count]`` and ``scores`` float32 ``[count]``, best first.
 
     ``position`` and ``event_time`` (epoch milliseconds) name the event the list follows from; ``written`` is the time
-    of the write (epoch milliseconds).
+    of the write (epoch milliseconds). A compact list does not carry the position.
     """
 
     model: int
@@ -226,10 +232,17 @@ class RecommendationList:
     rows: NDArray[np.int32]
     scores: NDArray[np.float32]
 
-    def pack(self) -> bytes:
-        """The list as bytes, ``42 + 8 * count`` of them."""
-        header = _LIST_HEADER.pack(self.model, *self.position, self.event_time, self.written, len(self.rows))
-        return header + self.rows.astype("<i4").tobytes() + self.scores.astype("<f4").tobytes()
+    def pack(self, *, compact: bool = False) -> bytes:
+        """The list as bytes: about 30 and 7 an item; compact ones, whose scores are float16, 23 and 5."""
+        scores = np.clip(self.scores, -_MOST_FLOAT16, _MOST_FLOAT16) if compact else self.scores
+        parts = [
+            bytes((_COMPACT_LIST,)) if compact else bytes((_FULL_LIST,)) + self.position.pack(),
+            digest(self.model),
+            *map(number, (self.event_time, signed(self.written - self.event_time), len(self.rows))),
+            column((self.rows + 1).tolist()),
+            scores.astype("<f2" if compact else "<f4").tobytes(),
+        ]
+        return b"".join(parts)
 
     @classmethod
     def unpack(cls, data: bytes) -> RecommendationList:
@@ -239,13 +252,18 @@ class RecommendationList:
             InputError: the bytes are no recommendation list.
         """
         try:
-            model, *position, event_time, written, count = _LIST_HEADER.unpack_from(data)
-            columns = _Columns(data, _LIST_HEADER.size)
-            rows = columns.take("<i4", count).astype(np.int32)
-            scores = columns.take("<f4", count).astype(np.float32)
-        except (struct.error, ValueError) as error:
+            reader = Reader(data)
+            compact = {_FULL_LIST: False, _COMPACT_LIST: True}[reader.byte()]
+            position = BEGINNING if compact else Position.read(reader)
+            model = reader.digest()
+            event_time, age, count = reader.numbers(3)
+            rows = np.array(reader.column(count), np.int32) - 1
+            scores = np.frombuffer(reader.rest(), "<f2" if compact else "<f4").astype(np.float32)
+            if len(scores) != count:
+                raise ValueError(f"{len(scores)} scores of {count} items")
+        except (KeyError, ValueError, OverflowError) as error:
             raise InputError(f"not a recommendation list ({len(data)} bytes): {error}") from None
-        return cls(model, Position(*position), event_time, written, rows, scores)
+        return cls(model, position, event_time, event_time + unsigned(age), rows, scores)
 
 
 def sequence(clicks: Sequence[Click], rule: SessionRule) -> list[int]:
@@ -276,18 +294,3 @@ def hash_id(event_id: str | None) -> int:
     if event_id is None:
         return NO_ID
     return int.from_bytes(hashlib.blake2b(event_id.encode(), digest_size=8).digest(), "little") or 1
-
-
-class _Columns:
-    """Arrays one after the other in a byte string."""
-
-    def __init__(self, data: bytes, offset: int) -> None:
-        self._data, self._offset = data, offset
-
-    def take(self, dtype: str, count: int) -> NDArray[np.generic]:
-        values = np.frombuffer(self._data, dtype, count, self._offset)
-        self._offset += values.nbytes
-        return values
-
-    def rest(self) -> bytes:
-        return self._data[self._offset :]

@@ -10,6 +10,8 @@ in it once, at its latest click. A trail of zeros is a session that has not begu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +25,13 @@ def extend(trails: NDArray[np.float32], rows: NDArray[np.int32]) -> NDArray[np.f
     clicked = (rows + 1).astype(np.float32)[:, None]
     kept = trails[:, :-1]
     return np.concatenate([clicked, np.where(kept == clicked, np.float32(0), kept)], axis=1)
+
+
+def trail_of(rows: Sequence[int], places: int) -> list[int]:
+    """The trail, of ``places`` numbers, of a session with clicks on these rows."""
+    newest = rows[: -places - 1 : -1]
+    trail = [row + 1 if row not in newest[:place] else 0 for place, row in enumerate(newest)]
+    return trail + [0] * (places - len(trail))
 
 
 def trails(sessions: Sessions, memory: int) -> NDArray[np.int32]:

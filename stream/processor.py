@@ -22,6 +22,7 @@ from recsys.settings import WorkerSettings
 from recsys.state import Click, Placed, RecommendationList, UserState
 from recsys.store import Store, Write
 from stream.dead_letter import MAX_KEY_BYTES, DeadLetter, Record
+from stream.keeping import Keeping
 from stream.online import Encounters, Examiner, Looks, Trial
 
 REDELIVERED = "redelivered"
@@ -99,6 +100,7 @@ class Processor:
         self._store = store
         self._settings = settings
         self._send_dead_letters = send_dead_letters
+        self._keeping = Keeping(settings)
         self._examiner = Examiner(model, store, settings)
 
     async def process(self, records: Sequence[Record]) -> Outcome:
@@ -131,7 +133,7 @@ class Processor:
             visitors = await self._apply(mine, served, _Stopwatch({}))
             for visitor in visitors.values():
                 visitor.touched = visitor.rebuilt
-            self._advance([visitor.state for visitor in visitors.values() if visitor.touched], served)
+            self._keeping.advance([visitor.state for visitor in visitors.values() if visitor.touched], served)
             writes = self._writes(visitors, served)
             renewed += len(writes) - len(await self._store.save(writes, keep_life=True))
         return renewed
@@ -148,7 +150,7 @@ class Processor:
         """Apply the events of some users, all of one model."""
         for _ in range(ROUNDS):
             visitors = await self._apply(events, served, watch, looks)
-            self._advance([visitor.state for visitor in visitors.values() if visitor.touched], served)
+            self._keeping.advance([visitor.state for visitor in visitors.values() if visitor.touched], served)
             watch.lap("step")
             writes = self._writes(visitors, served)
             watch.lap("score")
@@ -239,20 +241,17 @@ class Processor:
             else:
                 visitor.dead.append(DeadLetter(record, placed.value, _why(placed, event)))
 
-    def _advance(self, states: Sequence[UserState], served: Served) -> None:
-        if not states:
-            return
-        hidden = np.stack([np.zeros_like(state.hidden) if state.rebuild else state.hidden for state in states])
-        advanced = served.scorer.advance(hidden, [state.pending for state in states])
-        for state, row in zip(states, advanced, strict=True):
-            state.hidden = row
-
     def _writes(self, visitors: dict[str, _Visitor], served: Served) -> list[Write]:
         """Each touched user's state, and the list that is a function of it alone: how batches fell leaves no trace."""
         touched = {user: visitor for user, visitor in visitors.items() if visitor.touched}
         lists = iter(self._lists([each.state for each in touched.values() if each.state.seen()], served))
         return [
-            Write(user, each.read, each.state.pack(), next(lists).pack() if each.state.seen() else b"")
+            Write(
+                user,
+                each.read,
+                self._keeping.pack_state(each.state, served),
+                self._keeping.pack_list(next(lists)) if each.state.seen() else b"",
+            )
             for user, each in touched.items()
         ]
 

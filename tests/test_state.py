@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys.errors import InputError
+from recsys.packing import Numbers
 from recsys.position import BEGINNING, Position, Progress
 from recsys.scorer import Scorer
 from recsys.sessions import NO_ID, SessionRule, assemble
@@ -20,6 +23,7 @@ from recsys.state import (
     hash_id,
     sequence,
 )
+from recsys.trail import trail_of
 from recsys.vocabulary import UNKNOWN
 from tests.conftest import random_model
 
@@ -163,6 +167,33 @@ def test_packing_keeps_everything(events: list[Click], with_ids: bool, moves: di
     np.testing.assert_array_equal(again.hidden, state.hidden)
 
 
+@given(EVENTS, st.booleans(), st.integers(1, 40), st.sampled_from(Numbers), st.integers(0, 6))
+def test_fewer_bits_change_no_more_than_the_hidden_state(
+    events: list[Click], collapse: bool, capacity: int, numbers: Numbers, places: int
+) -> None:
+    """The trail stays exact, be it that the carried events tell it or that they are too few or repeat each other."""
+    rule = SessionRule(GAP, collapse)
+    state, _ = place_all(events, rule, capacity)
+    whole, _ = place_all(events, rule)
+    layers = np.linspace(-1, 1, 7, dtype=np.float32)
+    trail = trail_of(sequence(whole.recent, rule), places)
+    state.hidden = np.concatenate((layers, np.array(trail, np.float32)))
+    again = UserState.unpack(state.pack(numbers, places))
+    assert (again.recent, again.session_events) == (state.recent, state.session_events)
+    assert again.previous_end == state.previous_end
+    np.testing.assert_array_equal(again.hidden[:7], numbers.rounded(layers))
+    assert again.hidden[7:].tolist() == trail
+
+
+def test_a_trail_that_the_events_tell_takes_no_bytes() -> None:
+    state, _ = place_all([click(0, 1), click(1, 2), click(2, 1)])
+    sizes = []
+    for trail in ([2, 3, 0], [2, 3, 4]):
+        state.hidden = np.array([0.5, *trail], np.float32)
+        sizes.append(len(state.pack(Numbers.INT12, 3)))
+    assert sizes[1] == sizes[0] + 1 + 3
+
+
 def test_a_new_state_packs_too() -> None:
     again = UserState.unpack(fresh().pack())
     assert (again.position, again.recent, again.previous_end) == (BEGINNING, [], NEVER)
@@ -183,17 +214,48 @@ def test_a_session_of_a_lost_model_begins_anew() -> None:
     assert state.place(click(2, 3), RULE, 50) is Placed.APPLIED
 
 
-@pytest.mark.parametrize("data", [b"", b"short", fresh().pack()[:-1], b"\xff" * 200])
+PACKED = [place_all([click(0, 1), click(1, 2)])[0].pack(numbers) for numbers in Numbers]
+
+
+@pytest.mark.parametrize("data", [b"", b"short", b"\xff" * 200, b"\xa0" + b"\xff" * 200, b"\xa2" + b"\x7f" * 99])
 def test_bytes_that_are_no_state_are_refused(data: bytes) -> None:
     with pytest.raises(InputError, match="not a user state"):
         UserState.unpack(data)
 
 
+@pytest.mark.parametrize("packed", PACKED)
+def test_a_state_that_is_cut_off_is_refused(packed: bytes) -> None:
+    for length in range(len(packed)):
+        with pytest.raises(InputError, match="not a user state"):
+            UserState.unpack(packed[:length])
+
+
+@given(st.sampled_from([0xA0, 0xA1, 0xA2, 0xB0, 0xB1]), st.binary(max_size=120))
+def test_any_bytes_are_read_or_refused(form: int, data: bytes) -> None:
+    for kind in (UserState, RecommendationList):
+        with suppress(InputError):
+            kind.unpack(bytes((form,)) + data)
+
+
+LIST = RecommendationList(
+    9, Position(0, 1, 2), 3, 4, np.array([5, 70_000], np.int32), np.array([1 / 3, -1e6], np.float32)
+)
+
+
 def test_a_list_survives_packing_and_half_a_list_does_not() -> None:
-    made = RecommendationList(9, Position(0, 1, 2), 3, 4, np.array([5, 6], np.int32), np.array([0.5, 0.25], np.float32))
-    again = RecommendationList.unpack(made.pack())
+    again = RecommendationList.unpack(LIST.pack())
     assert (again.model, again.position, again.event_time, again.written) == (9, Position(0, 1, 2), 3, 4)
-    assert again.rows.tolist() == [5, 6]
-    assert again.scores.tolist() == [0.5, 0.25]
-    with pytest.raises(InputError, match="not a recommendation list"):
-        RecommendationList.unpack(made.pack()[:-1])
+    np.testing.assert_array_equal(again.rows, LIST.rows)
+    np.testing.assert_array_equal(again.scores, LIST.scores)
+    for compact in (False, True):
+        packed = LIST.pack(compact=compact)
+        for length in range(len(packed)):
+            with pytest.raises(InputError, match="not a recommendation list"):
+                RecommendationList.unpack(packed[:length])
+
+
+def test_a_compact_list_keeps_its_items_and_rounds_their_scores() -> None:
+    again = RecommendationList.unpack(LIST.pack(compact=True))
+    assert (again.model, again.position, again.event_time, again.written) == (9, BEGINNING, 3, 4)
+    np.testing.assert_array_equal(again.rows, LIST.rows)
+    assert again.scores.tolist() == [float(np.float16(1 / 3)), -65504.0]  # the least that a float16 says
