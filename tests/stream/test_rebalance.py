@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import re
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
@@ -28,6 +29,8 @@ from tests.stream.world import (
 
 MOST_WORKERS = 3
 
+Running = tuple[Service, ExitStack]
+
 
 @dataclass
 class Crew:
@@ -35,7 +38,7 @@ class Crew:
 
     world: World
     chance: random.Random
-    running: list[tuple[Service, ExitStack]] = field(default_factory=list)
+    running: list[Running] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
 
     def join(self) -> None:
@@ -63,18 +66,19 @@ class Crew:
         self.steps.append(self.chance.choice(possible))
         getattr(self, self.steps[-1])()
 
-    def wait_until_shared(self) -> None:
-        """Wait until every partition has one reader, and every worker that there is work for reads some."""
-        deadline = time.monotonic() + 30
-        while not self._shared():
-            assert time.monotonic() < deadline, [_partitions(worker) for worker, _ in self.running]
+    def wait_until_shared(self, among: Sequence[Running] | None = None) -> None:
+        """Wait until every partition has one reader, and every worker (of ``among``, where given) reads some."""
+        workers = [worker for worker, _ in among or self.running]
+        deadline = time.monotonic() + 60
+        while not self._shared(workers):
+            assert time.monotonic() < deadline, [_partitions(worker) for worker in workers]
             time.sleep(0.1)
 
-    def _shared(self) -> bool:
-        read = [_partitions(worker) for worker, _ in self.running]
+    def _shared(self, workers: Sequence[Service]) -> bool:
+        read = [_partitions(worker) for worker in workers]
         return all(read) and sorted(chain.from_iterable(read)) == list(range(self.world.partitions))
 
-    def _pick(self) -> tuple[Service, ExitStack]:
+    def _pick(self) -> Running:
         return self.running.pop(self.chance.randrange(len(self.running)))
 
 
@@ -108,6 +112,20 @@ def test_workers_come_and_go_and_nothing_is_lost_or_done_twice(real_world: World
                 crew.step()
                 time.sleep(crew.chance.uniform(0.2, 3))
         assert {"join", "leave", "die"} <= set(crew.steps)
+        real_world.wait_for(real_world.clean_run(len(made)), seconds=60)
+        crew.wait_until_shared()
+
+
+def test_a_worker_frozen_past_its_session_overwrites_nothing(real_world: World) -> None:
+    """Thawed, it goes on with a batch of partitions that are another's now."""
+    made = clicks(4000, seed=17, users=60)
+    with crew_of(real_world, 17, workers=2) as crew:
+        with real_world.producing(made, pause=0.005):
+            for frozen, other in (crew.running, reversed(crew.running)):
+                crew.wait_until_shared()
+                frozen[0].process.send_signal(signal.SIGSTOP)
+                crew.wait_until_shared([other])
+                frozen[0].process.send_signal(signal.SIGCONT)
         real_world.wait_for(real_world.clean_run(len(made)), seconds=60)
         crew.wait_until_shared()
 
