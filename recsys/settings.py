@@ -190,7 +190,7 @@ class WorkerSettings(Section):
         20_000, ge=1, le=100_000, description="Most events in one micro-batch then: a user's newest alone is scored."
     )
     max_future_seconds: float = Field(300.0, ge=0, description="Events further in the future go to the dead letter.")
-    epoch: int = Field(0, ge=0, description="Raise by one when a topic is re-created at a broker that gives topics no ids.")
+    epoch: int = Field(0, ge=0, description="Raise by one when a topic without an id (old brokers) is re-created.")
     online_metrics: Literal["off", "stored", "all"] = Field(
         "stored",
         description="Clicks that test the list they meet: none, those whose list is stored, or later ones too.",

@@ -36,7 +36,7 @@ class WorkerMetrics:
         self._lists = Counter("lists_written", "Recommendation lists written.", **options)
         self._rebuilt = Counter("states_rebuilt", "States carried over from another model.", **options)
         self._lost = Counter("states_lost", "States that could not be read or carried over.", **options)
-        self._stale = Counter("writes_refused", "Writes that the store refused as not newer.", **options)
+        self._stale = Counter("writes_refused", "Writes refused as others had changed the state.", **options)
         self._retries = Counter("batch_retries", "Micro-batches tried again because a server was away.", **options)
         self._batch = Histogram("batch_clicks", "Clicks in a micro-batch.", buckets=BATCH_BUCKETS, **options)
         self._seconds = Histogram(
