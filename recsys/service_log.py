@@ -49,12 +49,13 @@ class _UserIds(logging.Filter):
         self._key = hashlib.blake2b(secret, digest_size=32).digest()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        user = getattr(record, "user_id", None)
-        if user is not None and self._form == "hashed":
-            vars(record)["user_id"] = hashlib.blake2b(str(user).encode(), key=self._key, digest_size=8).hexdigest()
-        elif user is not None and self._form == "none":
-            del vars(record)["user_id"]
+        user = vars(record).pop("user_id", None)
+        if user is not None and self._form != "none":
+            vars(record)["user_id"] = user if self._form == "clear" else self._hash(str(user))
         return True
+
+    def _hash(self, user: str) -> str:
+        return hashlib.blake2b(user.encode(), key=self._key, digest_size=8).hexdigest()
 
 
 class _Text(logging.Formatter):

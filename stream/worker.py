@@ -34,6 +34,7 @@ from recsys.store import Store
 from stream.dead_letter import DeadLetter
 from stream.drift import DriftMonitor
 from stream.lag import watch_lag
+from stream.letter_log import LetterLog
 from stream.metrics import WorkerMetrics
 from stream.processor import Outcome, Processor
 from stream.renewal import Renewal
@@ -158,6 +159,7 @@ def build_app(
     processor = Processor(model, store, worker, send_dead_letters)
     drift = DriftMonitor(model, worker.drift_bound)
     metrics.registry.register(drift)
+    letter_log = LetterLog()
 
     @app.agent(clicks, concurrency=1)  # type: ignore[untyped-decorator]  # more would lose the order by key
     async def advance(stream: Any) -> None:
@@ -171,6 +173,7 @@ def build_app(
                 bundle.done = True
             metrics.observe(outcome, len(records), {bundle.partition: bundle.offset for bundle in bundles})
             drift.observe(outcome)
+            letter_log.say(outcome.dead)
 
     return app, processor
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from confluent_kafka import Producer
 
 from stream.dead_letter import DeadLetter, Record
+from stream.letter_log import LetterLog
 from stream.letters_cli import dead_letter
 from tests.servers.pairs import Servers
 from tests.stream.conftest import make_world
@@ -127,3 +128,16 @@ def test_what_is_no_letter_is_passed_by(embedded_world: World) -> None:
     assert producer.flush(60) == 0
     write_letters(embedded_world, strangers(1))
     assert [letter["reason"] for letter in listed(embedded_world)] == ["unknown_item"]
+
+
+def test_the_log_says_a_reason_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    log = LetterLog()
+    log.say(strangers(3))
+    log.say(strangers(4))
+    log.say([DeadLetter(Record(None, b"", 0, 9, START), "not_json", "nothing")])
+    said = [(vars(each)["reason"], vars(each)["letters"], vars(each)["user_id"]) for each in caplog.records]
+    assert said == [("unknown_item", 3, "u"), ("not_json", 1, None)]
+    restless = LetterLog(quiet_seconds=0)
+    restless.say(strangers(2))
+    restless.say(strangers(1))
+    assert [vars(each)["letters"] for each in caplog.records[2:]] == [2, 1]
