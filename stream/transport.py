@@ -79,8 +79,6 @@ class Consumer(driver.Consumer):
         """
         if first.taken or first not in self._waiting:
             return []
-        while self._waiting[0] is not first:  # Faust passes over what it had fetched before a rebalance
-            self._count(-len(self._waiting.popleft().records))
         most = few if self._records_waiting <= few else many
         taken: list[Bundle] = []
         size = 0
@@ -93,9 +91,9 @@ class Consumer(driver.Consumer):
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Forget what waits, let the work in hand end and commit it, and forget the partitions."""
-        self._waiting = deque(bundle for bundle in self._waiting if bundle.tp not in revoked)
-        self._count(sum(len(bundle.records) for bundle in self._waiting) - self._records_waiting)
+        self._forget_waiting(revoked)
         await super().on_partitions_revoked(revoked)
+        self._forget_waiting(revoked)  # a fetch may have ended meanwhile
         for partition in revoked:
             self._delivered.pop(partition, None)
 
@@ -131,12 +129,13 @@ class Consumer(driver.Consumer):
         return bundle
 
     def _deliver(self, bundle: Bundle) -> None:
-        delivered = self._delivered.setdefault(bundle.tp, deque())
-        while delivered and delivered[-1].records[0].offset >= bundle.records[0].offset:
-            delivered.pop()  # after a seek, this one stands for it
-        delivered.append(bundle)
+        self._delivered.setdefault(bundle.tp, deque()).append(bundle)
         self._waiting.append(bundle)
         self._count(len(bundle.records))
+
+    def _forget_waiting(self, partitions: set[TP]) -> None:
+        self._waiting = deque(bundle for bundle in self._waiting if bundle.tp not in partitions)
+        self._count(sum(len(bundle.records) for bundle in self._waiting) - self._records_waiting)
 
     def _count(self, more: int) -> None:
         self._records_waiting += more

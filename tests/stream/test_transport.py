@@ -46,6 +46,8 @@ class Books(RuleBasedStateMachine):
 
     async def revoked(self, *_: Any) -> None:
         """What Faust does: its queue is cleared, the work in hand ends, and what is done is committed."""
+        for partition in PARTITIONS:  # a fetch that was under way
+            self.fetch(partition, ROOM)
         self.queue.clear()
         self.finish()
         self.commit()
@@ -70,6 +72,14 @@ class Books(RuleBasedStateMachine):
             assert [each.offset for each in bundle.records] == offsets
             self.consumer._read_offset[partition] = bundle.offset  # as Faust notes once it is in the queue
             self.queue.append(bundle)
+
+    @rule(partition=st.sampled_from(PARTITIONS))
+    def fetch_anew(self, partition: TP) -> None:
+        """Faust drops what ends before where it has read to."""
+        read = self.consumer._read_offset[partition] or 0
+        offsets = [offset for offset in self.log[partition] if offset < read][-3:]
+        if offsets:
+            self.consumer._to_message(partition, [record(partition, offset) for offset in offsets])
 
     @precondition(lambda self: self.queue and not self.hand)
     @rule(few=st.integers(1, 8), more=st.integers(0, 8))
