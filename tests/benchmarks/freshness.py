@@ -1,0 +1,160 @@
+"""How long after a click its visitor's list can be read from the store, by load.
+
+    python -m tests.benchmarks.freshness --rates 500 --seconds 300
+    python -m tests.benchmarks.freshness --rates 100 500 1000 2000 4000 8000 --seconds 20 --plot freshness.png
+
+Kafka, Redis, the worker and this process, which produces the clicks and looks at the lists, share the cores given
+(``--cores``, the first two by default). A click is counted from before it is given to the producer until a read of the
+store has shown a list that follows from it: lists of clicks under way are read every two milliseconds, so a figure is
+too high by the time of a read rather than too low. Past saturation clicks wait for clicks, and a figure says how long
+the run was rather than how fast the worker is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import threading
+import time
+from collections import defaultdict, deque
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import redis
+from confluent_kafka import Message
+
+from recsys.state import RecommendationList
+from tests.benchmarks.traffic import PARTITIONS, Bench, Mix, cpu, producer_to, reading
+
+LOOK_SECONDS = 0.002
+END_SECONDS = 30.0  # for the last lists to come
+WARM_SECONDS = 3.0  # not counted: the first clicks meet a process that has just started
+
+
+@dataclass
+class Clicks:
+    """Clicks under way: by user, the partition, offset and time of each."""
+
+    prefix: str
+    sent: dict[str, deque[tuple[int, int, float]]] = field(default_factory=lambda: defaultdict(deque))
+    visible: list[tuple[float, float]] = field(default_factory=list)  # time sent, seconds until visible
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def acknowledged(self, user: str, sent: float, error: object, message: Message) -> None:
+        """The broker has the click, and says where."""
+        assert error is None, error
+        partition, offset = message.partition(), message.offset()
+        assert partition is not None
+        assert offset is not None
+        with self.lock:
+            self.sent[user].append((partition, offset, sent))
+
+    def look(self, store: redis.Redis) -> bool:
+        """Read the lists of users whose clicks are under way; gives whether there were any."""
+        with self.lock:
+            users = list(self.sent)
+        if not users:
+            return False
+        values: Any = store.mget([f"{self.prefix}:l:{{{user}}}" for user in users])
+        now = time.perf_counter()
+        with self.lock:
+            for user, value in zip(users, values, strict=True):
+                if value is not None:
+                    self._settle(user, RecommendationList.unpack(value).position.offset, now)
+        return True
+
+    def _settle(self, user: str, offset: int, now: float) -> None:
+        mine = self.sent[user]
+        while mine and mine[0][1] <= offset:  # a user's clicks are in one partition
+            sent = mine.popleft()[2]
+            self.visible.append((sent, now - sent))
+        if not mine:
+            del self.sent[user]
+
+
+def produce(bench: Bench, topic: str, clicks: Clicks, rate: float, seconds: float) -> None:
+    """Send clicks at a steady rate, each at its time."""
+    users, _, values = Mix(rate=rate).clicks(round(rate * seconds), bench.items)
+    producer = producer_to(bench.kafka.address)
+    start = time.perf_counter()
+    for index, (user, value) in enumerate(zip(users.tolist(), values, strict=True)):
+        while (ahead := start + index / rate - time.perf_counter()) > 0:
+            producer.poll(min(ahead, 0.001))
+        name, sent = f"u-{user}", time.perf_counter()
+
+        def delivered(error: object, message: Message, name: str = name, sent: float = sent) -> None:
+            clicks.acknowledged(name, sent, error, message)
+
+        producer.produce(topic, key=name.encode(), value=value, on_delivery=delivered)
+        producer.poll(0)
+    producer.flush(END_SECONDS)
+
+
+def measure(bench: Bench, rate: float, seconds: float, cores: str) -> dict[str, float]:
+    """Run a worker at a rate; gives percentiles in milliseconds."""
+    name = f"rate-{rate:g}"
+    bench.kafka.create_topic(name, PARTITIONS)
+    clicks = Clicks(name)
+    store = redis.Redis.from_url(bench.redis.url)
+    with bench.worker(name, name, cores, {}) as worker:
+        worker.wait_for_line("worker: reading partitions [0")
+        sending = threading.Thread(target=produce, args=(bench, name, clicks, rate, seconds + WARM_SECONDS))
+        start, cpu_before = time.perf_counter(), cpu(worker)
+        sending.start()
+        end = start + WARM_SECONDS + seconds + END_SECONDS
+        while (clicks.look(store) or sending.is_alive()) and time.perf_counter() < end:
+            time.sleep(LOOK_SECONDS)
+        used = (cpu(worker) - cpu_before) / (time.perf_counter() - start)
+        said = reading(worker)
+        sending.join()
+    found = [took for sent, took in clicks.visible if sent > start + WARM_SECONDS]
+    unseen = sum(map(len, clicks.sent.values()))
+    p50, p90, p99, longest = np.percentile(np.array(found) * 1000, [50, 90, 99, 100]).round(1).tolist()
+    figures = {"p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "max_ms": longest, "worker_cpu": round(used, 2)}
+    figures |= {f"worker_says_p{share}_ms": round(1000 * (said.quantile(share / 100) or 0), 1) for share in (50, 99)}
+    return {"clicks_per_s": rate, "clicks": len(found), "unseen": unseen, **figures}
+
+
+def plot(rows: list[dict[str, float]], path: Path) -> None:
+    """Freshness against load."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name in ("p50_ms", "p90_ms", "p99_ms"):
+        axes.plot([row["clicks_per_s"] for row in rows], [row[name] for row in rows], marker="o", label=name[:3])
+    axes.set(xscale="log", yscale="log", xlabel="clicks a second", ylabel="from click to list in the store, ms")
+    axes.grid(which="both", alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Run the benchmark and print one JSON line for each rate."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rates", type=float, nargs="+", default=[100, 500, 1000, 2000, 4000, 8000])
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--cores", default="0,1")
+    parser.add_argument("--items", type=int, default=50_000)
+    parser.add_argument("--units", type=int, default=100)
+    parser.add_argument("--length", type=int, default=100, help="items in a list")
+    parser.add_argument("--plot", type=Path)
+    given = parser.parse_args()
+    os.sched_setaffinity(0, {int(core) for core in given.cores.split(",")})  # servers inherit it
+    rows = []
+    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        bench = Bench(Path(directory), stack, given.items, given.units, given.length)
+        for rate in given.rates:
+            rows.append(measure(bench, rate, given.seconds, given.cores))
+            print(json.dumps(rows[-1]), flush=True)
+    if given.plot:
+        plot(rows, given.plot)
+
+
+if __name__ == "__main__":
+    main()
