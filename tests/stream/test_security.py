@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 import urllib.request
@@ -27,11 +28,11 @@ from tests.servers.redis import Redis, Tls
 from tests.stream.world import START
 
 PASSWORD = "s3cret/#?"
-WORKER = "+mget +set +del +get +getrange +hsetnx +hlen +hget +evalsha +script|load +scan +ping"  # as README says
-ACL = """
-user default off
-user worker on >{password} ~recsys:* {worker}
-user api on >{password} ~recsys:* +mget +ping
+ROOT = Path(__file__).parents[2]
+WORKER, API = re.findall(r"`(~recsys:\*[^`]*)`", (ROOT / "README.md").read_text())  # what README says they need
+ACL = f"""user default off
+user worker on >{PASSWORD} {" ".join(WORKER.split())}
+user api on >{PASSWORD} {API}
 """
 
 
@@ -69,7 +70,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
 @pytest.fixture
 def redis(tls: Tls, tmp_path: Path) -> Iterator[Redis]:
     acl = tmp_path / "users.acl"
-    acl.write_text(ACL.format(password=PASSWORD, worker=WORKER).lstrip())
+    acl.write_text(ACL)
     with where_present():
         redis = Redis(tmp_path / "redis", tls=tls, acl_file=acl)
     with redis:
@@ -113,7 +114,7 @@ def test_every_door_knows_the_passwords(secured: Secured, bundles: Path) -> None
             deadline = time.monotonic() + 60
             for user in ("u-1", "u-2"):
                 while get_json(f"{url}/v1/recommendations?user_id={user}")["source"] != "user":
-                    assert time.monotonic() < deadline
+                    assert time.monotonic() < deadline, worker.log.read_text()
                     if user == "u-2":
                         with urllib.request.urlopen(request, timeout=10) as answer:
                             assert answer.status == 202
@@ -135,6 +136,11 @@ def address_of(log: Path, beginning: str) -> str:
                 return words.removeprefix(beginning)
         time.sleep(0.1)
     raise AssertionError(log.read_text())
+
+
+def test_readme_grants_every_command_of_the_scripts() -> None:
+    called = re.findall(r"redis\.call\('(\w+)'", (ROOT / "recsys" / "store.py").read_text())
+    assert {f"+{command.lower()}" for command in called} <= set(WORKER.split())
 
 
 def test_a_wrong_password_is_refused_and_not_repeated(redis: Redis, tls: Tls) -> None:
