@@ -4,7 +4,7 @@ A click is a test where it leads its session on: the item is known, no direct re
 session (:mod:`recsys.evaluation.protocol`). The list it meets is the one in the store or, where the user has clicked
 before in the same micro-batch, the one that would have been there. Its rank is pessimistic: the items of the list that
 score at least as high. An item that is not in the list is missed, so lists shorter than 20 show in the figures, and so
-does ``worker.exclude_seen``. A tie with items below the end of the list is not seen, and scores stored in fewer bits tie
+does ``worker.exclude_seen``. A tie with items below the end of the list is not seen; scores stored in fewer bits tie
 more often. A click that comes late, and is sorted in before others, is no test.
 """
 
