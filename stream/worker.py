@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -47,6 +48,7 @@ FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.05, 2.0
 STOPPING_SECONDS = 3.0  # of further tries once asked to stop
 WATCH_SECONDS = 2.0
 METADATA_SECONDS = 10.0  # how soon clicks in a partition that was added are read; by default it takes five minutes
+SWITCH_SECONDS = 0.0005  # the thread that fetches waits this long for a batch to let it in; by default ten times that
 DEFECT = 70  # exit code, as in sysexits.h
 
 
@@ -58,6 +60,7 @@ async def run(settings: Settings) -> None:
         BundleError: the published bundle is altered.
         UnavailableError: the broker or the store does not answer at the start.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
     threadpool_limits(1)  # small products are a hundred times slower on several BLAS threads
     model = CurrentModel(Bundles(settings.bundles))
     metrics = WorkerMetrics()
