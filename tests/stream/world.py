@@ -64,6 +64,7 @@ class World:
             {
                 "bootstrap.servers": self.broker,
                 "linger.ms": 0,
+                "enable.idempotence": True,  # or a retry may send a click twice
                 "partitioner": "murmur2_random",
                 "topic.metadata.refresh.interval.ms": 500,  # partitions may be added meanwhile
                 "log_level": 0,
