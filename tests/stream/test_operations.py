@@ -24,7 +24,7 @@ def embedded_world(embedded_servers: Servers, bundles: Path, tmp_path: Path) -> 
     return make_world(embedded_servers, bundles, tmp_path)
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 40) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline
