@@ -148,7 +148,8 @@ class CurrentModel:
             if name in self._refused:
                 return None
             served = Served(self.bundles.open(name))
-            self._check(served)
+            if name > self.served.version:  # a rollback is somebody's decision
+                self._check(served)
         except (RecsysError, OSError) as error:
             self._refuse(name, error)
             return None
