@@ -35,7 +35,6 @@ NEVER = -(1 << 62)  # the end of the session before a user's first
 # script compares them.
 PREFIX = 64
 _FULL_LIST, _COMPACT_LIST = 0xB0, 0xB1  # how a list begins
-_MOST_FLOAT16 = 65504
 
 
 class Click(NamedTuple):
@@ -170,7 +169,7 @@ class UserState:
         gaps = [later.time - earlier.time for earlier, later in pairwise(self.recent)]
         width = len(self.hidden) - places
         trail = self.hidden[width:].astype(np.int32).tolist()
-        told = trail == trail_of(sequence(self.recent, SessionRule()), places)
+        told = trail == _told_trail(self.recent, places)
         earlier = 0 if self.previous_end == NEVER else 1 + signed(newest - self.previous_end)
         dropped = self.session_events - len(self.recent)
         parts = [
@@ -201,7 +200,7 @@ class UserState:
             position, model = Position.read(reader), reader.digest()
             newest, earlier, dropped, count, width, places, told = reader.numbers(7)
             hidden = numbers.unpack(reader.take(numbers.size(width)), width)
-            trail = None if told else reader.column(places)
+            trail = [] if told else reader.column(places)
             rows = [row - 1 for row in reader.column(count)]
             gaps, kinds, ids = reader.column(max(count - 1, 0)), reader.column(count), reader.column(count)
             progress = Progress.unpack(position, reader.rest())
@@ -211,9 +210,8 @@ class UserState:
         recent = [Click(*each) for each in zip(times, rows, kinds, ids, strict=True)]
         state = cls(model, hidden, progress, recent, count + dropped)
         state.previous_end = NEVER if earlier == 0 else newest - unsigned(earlier - 1)
-        if trail is None:
-            trail = trail_of(sequence(recent, SessionRule()), places)
-        state.hidden = np.concatenate((hidden, np.array(trail, np.float32)))
+        if places:
+            state.hidden = np.append(hidden, np.array(trail or _told_trail(recent, places), np.float32))
         return state
 
 
@@ -234,7 +232,7 @@ class RecommendationList:
 
     def pack(self, *, compact: bool = False) -> bytes:
         """The list as bytes: about 30 and 7 an item; compact ones, whose scores are float16, 23 and 5."""
-        scores = np.clip(self.scores, -_MOST_FLOAT16, _MOST_FLOAT16) if compact else self.scores
+        scores = np.clip(self.scores, -65504, 65504) if compact else self.scores  # what a float16 says
         parts = [
             bytes((_COMPACT_LIST,)) if compact else bytes((_FULL_LIST,)) + self.position.pack(),
             digest(self.model),
@@ -275,6 +273,11 @@ def sequence(clicks: Sequence[Click], rule: SessionRule) -> list[int]:
         if index == 0 or not (rule.collapse_repeats and is_repeat(rows[index - 1], row))
     ]
     return [row for row in kept if row != UNKNOWN]
+
+
+def _told_trail(clicks: Sequence[Click], places: int) -> list[int]:
+    """The trail that the carried clicks tell where repeats collapse."""
+    return trail_of(sequence(clicks, SessionRule()), places) if places else []
 
 
 def session_at_once(clicks: Sequence[tuple[int | None, int]], rule: SessionRule) -> list[int]:
