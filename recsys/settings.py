@@ -106,8 +106,10 @@ class TrainingSettings(Section):
         "constant", description="How the step size falls to zero over all epochs, if it does."
     )
     warmup: Fraction = Field(0.0, description="Share of all steps in which the step size rises from zero.")
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Numbers in which states and candidates are multiplied; all else is float32."
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Numbers in which states and candidates are multiplied; all else is float32. auto: bfloat16 where "
+        "the processor multiplies in it.",
     )
     devices: int = Field(1, ge=1, description="GPUs (or CPU devices) that share the lanes of each step.")
     embedding_dropout: DropoutRate = Field(0.25, description="Dropout on the item embeddings that enter the GRU.")

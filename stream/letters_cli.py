@@ -34,7 +34,13 @@ _SINCE = click.option("--since", type=MOMENT, default=MIN_TIMESTAMP_MS, help="On
 
 @click.group(name="dead-letter")
 def dead_letter() -> None:
-    """See and replay the clicks that could not be used."""
+    """See and replay the clicks that could not be used.
+
+    \b
+    Example:
+      recsys dead-letter list --counts
+      recsys dead-letter replay --reason unknown_item
+    """
 
 
 @dead_letter.command(name="list")

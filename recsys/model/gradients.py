@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from recsys.model.devices import multiplies_bfloat16
 from recsys.model.feed import Prepared
 from recsys.model.losses import bpr_max, sampled_cross_entropy, top1_max
 from recsys.model.network import forward, layers
@@ -28,6 +29,7 @@ class WindowGradients:
         self._settings = settings
         self._enter = tf.function(self._entered, jit_compile=True)
         self._compare = tf.function(self._loss, jit_compile=True)
+        self._halved = multiplies_bfloat16(settings)
 
     def __call__(
         self, gru: dict[str, Any], rows: tuple[Any, Any, Any], hidden: Any, step: Prepared, first: int = 0
@@ -48,16 +50,19 @@ class WindowGradients:
         """
         lanes = slice(first, first + hidden.shape[0])
         entering, scoring, bias = rows
-        low = tf.bfloat16 if self._settings.precision == "bfloat16" else hidden.dtype
         with tf.GradientTape() as tape:
             tape.watch([gru, rows])
             top, states = self._enter(
                 gru, entering, hidden, step.noise[:, lanes], step.resets[:, lanes], step.backwards[:, lanes]
             )
-            products = tf.matmul(tf.cast(top, low), tf.cast(scoring, low), transpose_b=True)
+            products = tf.matmul(self._low(top), self._low(scoring), transpose_b=True)
             loss, mean = self._compare(products, bias, step, lanes.start)
         row_gradients, gru_gradients = tape.gradient(mean, (rows, gru))
         return loss, states, row_gradients, gru_gradients
+
+    def _low(self, values: Any) -> Any:
+        """As products take them."""
+        return tf.cast(values, tf.bfloat16) if self._halved else values
 
     def _entered(
         self, gru: dict[str, Any], entering: Any, hidden: Any, noise: Any, resets: Any, backwards: Any

@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--units", type=int, default=100)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--clicks-per-step", type=int, default=TrainingSettings().clicks_per_step)
-    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--precision", default=TrainingSettings().precision)
     parser.add_argument("--samples", type=int, default=2048)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--windows", type=int, default=20, help="windows of each loop in a round")

@@ -25,7 +25,8 @@ batches = session_parallel(markov_log(markov_chain(60, 10, 1), 60, 6, 1), 8, 4)
 start = initial_weights(60, ModelSettings(units=16, layers=2), 1)
 losses, weights = [], []
 for devices in (1, 2):
-    learner = Learner(start, batches, TrainingSettings(devices=devices, batch_size=8, samples=32, clip_norm=0.5))
+    settings = TrainingSettings(devices=devices, batch_size=8, samples=32, clip_norm=0.5, precision="float32")
+    learner = Learner(start, batches, settings)
     so_far = [0.0]
     for _ in learner.learn(range(len(batches)), 0):
         so_far.append(learner.loss_sum)

@@ -48,7 +48,7 @@ def gradients_of(**settings: Any) -> WindowGradients:
 
 def window(tensors: Tensors, noise: float = 0.0, **settings: Any) -> tuple[float, NDArray[np.float64], Tensors]:
     """Mean loss, states after and gradients of three clicks, a session ending in between and a click missing."""
-    options = {"hidden_dropout": 0.0, "embedding_dropout": 0.0} | settings
+    options = {"hidden_dropout": 0.0, "embedding_dropout": 0.0, "precision": "float32"} | settings
     constants = {name: tf.constant(value) for name, value in tensors.items()}
     gru = {name: value for name, value in constants.items() if name.startswith("gru.")}
     step = Prepared(

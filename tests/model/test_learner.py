@@ -18,7 +18,9 @@ ROWS = [[0, 1, 2], [3, 1, 4], [2, 1, 0], [1, 4, 1]]  # of two lanes, each a wind
 def test_the_loss_is_the_softmax_over_other_visitors_clicks_with_logq(logq: float) -> None:
     """Item 1 is 4 of 8 targets, item 4 is 2, items 0 and 2 are one each; of 4 clicks in a window, 2 are another's."""
     sessions = sessions_of(ROWS)
-    settings = TrainingSettings(samples=0, logq=logq, hidden_dropout=0, embedding_dropout=0, batch_size=2)
+    settings = TrainingSettings(
+        precision="float32", samples=0, logq=logq, hidden_dropout=0, embedding_dropout=0, batch_size=2
+    )
     batches = session_parallel(sessions, 2, 2)
     weights = initial_weights(5, ModelSettings(units=6), seed=1)
     weights["bias"] = np.array([0.3, -0.2, 0.5, 0.1, -0.4], np.float32)
@@ -41,7 +43,7 @@ def test_the_loss_is_the_softmax_over_other_visitors_clicks_with_logq(logq: floa
 
 def gradient_norm(clip: float) -> float:
     """The norm of the gradient that the first step goes by: Adagrad then holds the square of each number of it."""
-    settings = TrainingSettings(samples=0, clip_norm=clip, batch_size=2, seed=3)
+    settings = TrainingSettings(precision="float32", samples=0, clip_norm=clip, batch_size=2, seed=3)
     batches = session_parallel(sessions_of(ROWS), 2, 2)
     learner = Learner(initial_weights(5, ModelSettings(units=6), seed=1), batches, settings)
     list(learner.learn(range(1), 0))
@@ -62,7 +64,9 @@ def test_steps_go_by_the_schedule() -> None:
     start = initial_weights(5, ModelSettings(units=6), seed=1)
     moved = []
     for warmup in (0.0, 0.5):
-        settings = TrainingSettings(samples=0, batch_size=2, learning_rate=0.1, warmup=warmup, epochs=2)
+        settings = TrainingSettings(
+            precision="float32", samples=0, batch_size=2, learning_rate=0.1, warmup=warmup, epochs=2
+        )
         assert len(batches) * settings.epochs == 4
         learner = Learner(start, batches, settings)
         list(learner.learn(range(1), 0))
