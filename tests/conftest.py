@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,18 @@ from recsys.vocabulary import Vocabulary
 from stream.embedded import embedded_broker, embedded_store
 
 DATA = Path(__file__).parents[1] / "../shared/data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no process waits for them at the end."""
+    items.sort(key=lambda item: "stream" not in item.path.parts)
+
+
+@pytest.fixture(autouse=True)
+def usual_log_levels() -> None:
+    """Commands that run in the tests' own process may have silenced all loggers."""
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("recsys").setLevel(logging.INFO)
 
 
 @pytest.fixture(scope="session")

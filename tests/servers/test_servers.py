@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -81,12 +82,17 @@ def test_the_command_runs_a_broker_until_it_is_told_to_stop(tmp_path: Path) -> N
         Kafka(tmp_path)
     command = [sys.executable, "-m", "tests.servers.kafka"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        address = process.stdout.readline().strip().removeprefix("export KAFKA_BOOTSTRAP_SERVERS=")
-        reader = Consumer({"bootstrap.servers": address, "group.id": "reader"})
-        assert {"clicks", "clicks.dead-letter"} <= set(reader.list_topics(timeout=20).topics)
-        reader.close()
-        process.terminate()
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().strip().removeprefix("export KAFKA_BOOTSTRAP_SERVERS=")
+            reader = Consumer({"bootstrap.servers": address, "group.id": "reader"})
+            deadline = time.monotonic() + 30
+            while not {"clicks", "clicks.dead-letter"} <= set(reader.list_topics(timeout=20).topics):
+                assert time.monotonic() < deadline  # a topic is told of some time after it is made
+                time.sleep(0.1)
+            reader.close()
+        finally:
+            process.terminate()
         assert process.wait(30) == 0
 
 

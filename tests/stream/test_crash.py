@@ -22,7 +22,7 @@ from tests.servers.pairs import EmbeddedServers
 from tests.servers.redis import Redis
 from tests.stream.world import World, hostile_clicks, wait_until_dealt_with
 
-KILLS = int(os.environ.get("TEST_KILLS", "6"))
+KILLS = int(os.environ.get("TEST_KILLS", "3"))
 EMBEDDED_KILLS = 2
 
 
