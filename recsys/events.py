@@ -84,7 +84,9 @@ def from_mapping(fields: Mapping[str, Any]) -> ClickEvent:
         else identifier("event_type", event_type, MAX_TYPE_BYTES),
         event_id=None if event_id is None or event_id == "" else identifier("event_id", event_id),
         context=context,
-        extra={name: value for name, value in fields.items() if name not in _KNOWN_FIELDS},
+        extra={name: value for name, value in fields.items() if name not in _KNOWN_FIELDS}
+        if not fields.keys() <= _KNOWN_FIELDS
+        else {},
     )
 
 
@@ -131,6 +133,8 @@ def identifier(name: str, value: Any, max_bytes: int = MAX_ID_BYTES) -> str:
     Raises:
         EventError: names the field ``name``: missing, not text, empty, too long, or with control characters.
     """
+    if isinstance(value, str) and 0 < len(value) <= max_bytes and value.isascii() and value.isprintable():
+        return value  # nearly always, and soon said
     if value is None:
         raise EventError(name, "missing", "is missing")
     if isinstance(value, int) and not isinstance(value, bool):

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from recsys.errors import InputError
 from recsys.events import ClickEvent
-from recsys.packing import FORMS, Numbers, Reader, column, digest, number, signed, unsigned
+from recsys.packing import FORMS, Numbers, Reader, array, column, digest, number, signed, unsigned
 from recsys.position import BEGINNING, Position, Progress
 from recsys.sessions import NO_ID, SessionRule, is_repeat, starts_session
 from recsys.trail import trail_of
@@ -53,7 +53,7 @@ class Click(NamedTuple):
     @property
     def key(self) -> tuple[int, int, int]:
         """What orders events, and what two exact duplicates share."""
-        return self.time, self.row, self.kind
+        return self[:3]
 
 
 class Placed(Enum):
@@ -133,12 +133,18 @@ class UserState:
         self.hidden = np.zeros(width, np.float32)
         self.start_over(rule)
 
+    @property
+    def knows_an_item(self) -> bool:
+        """Whether an item of the current session is known; there is no list before."""
+        return any(click.row != UNKNOWN for click in self.recent)
+
     def seen(self) -> list[int]:
         """The known items of the current session."""
         return [click.row for click in self.recent if click.row != UNKNOWN]
 
     def _holds(self, click: Click) -> bool:
-        if click.row != UNKNOWN and any(click.key == event.key for event in self.recent):
+        in_order = not self.recent or click.key > self.recent[-1].key  # nearly always: then no event has its key
+        if not in_order and click.row != UNKNOWN and any(click.key == event.key for event in self.recent):
             return True
         return click.event_id != NO_ID and any(click.event_id == event.event_id for event in self.recent)
 
@@ -165,10 +171,10 @@ class UserState:
         The last ``places`` numbers of the hidden state are its trail: they take no bytes where the carried events say
         the same. A user who has moved between partitions costs twelve bytes more for each of them.
         """
-        newest = self.recent[-1].time if self.recent else 0
-        gaps = [later.time - earlier.time for earlier, later in pairwise(self.recent)]
+        times, rows, kinds, ids = zip(*self.recent, strict=True) if self.recent else ((), (), (), ())
+        newest = times[-1] if times else 0
         width = len(self.hidden) - places
-        trail = self.hidden[width:].astype(np.int32).tolist()
+        trail = self.hidden[width:].astype(np.int32).tolist() if places else []
         told = trail == _told_trail(self.recent, places)
         earlier = 0 if self.previous_end == NEVER else 1 + signed(newest - self.previous_end)
         dropped = self.session_events - len(self.recent)
@@ -179,10 +185,10 @@ class UserState:
             *map(number, (newest, earlier, dropped, len(self.recent), width, places, told)),
             numbers.pack(self.hidden[:width]),
             b"" if told else column(trail),
-            column([click.row + 1 for click in self.recent]),
-            column(gaps),
-            column([click.kind for click in self.recent]),
-            column([click.event_id for click in self.recent]),
+            column([row + 1 for row in rows]),
+            column([later - earlier for earlier, later in pairwise(times)]),
+            column(kinds),
+            column(ids),
             self.progress.pack_elsewhere(),
         ]
         return b"".join(parts)
@@ -207,11 +213,11 @@ class UserState:
         except (struct.error, ValueError) as error:
             raise InputError(f"not a user state ({len(data)} bytes): {error}") from None
         times = list(accumulate(gaps, initial=newest - sum(gaps)))[:count]
-        recent = [Click(*each) for each in zip(times, rows, kinds, ids, strict=True)]
+        recent = list(map(Click._make, zip(times, rows, kinds, ids, strict=True)))
         state = cls(model, hidden, progress, recent, count + dropped)
         state.previous_end = NEVER if earlier == 0 else newest - unsigned(earlier - 1)
         if places:
-            state.hidden = np.append(hidden, np.array(trail or _told_trail(recent, places), np.float32))
+            state.hidden = np.concatenate([hidden, np.array(trail or _told_trail(recent, places), np.float32)])
         return state
 
 
@@ -237,7 +243,7 @@ class RecommendationList:
             bytes((_COMPACT_LIST,)) if compact else bytes((_FULL_LIST,)) + self.position.pack(),
             digest(self.model),
             *map(number, (self.event_time, signed(self.written - self.event_time), len(self.rows))),
-            column((self.rows + 1).tolist()),
+            array(self.rows + 1),
             scores.astype("<f2" if compact else "<f4").tobytes(),
         ]
         return b"".join(parts)
@@ -255,7 +261,7 @@ class RecommendationList:
             position = BEGINNING if compact else Position.read(reader)
             model = reader.digest()
             event_time, age, count = reader.numbers(3)
-            rows = np.array(reader.column(count), np.int32) - 1
+            rows = reader.array(count) - np.int32(1)
             scores = np.frombuffer(reader.rest(), "<f2" if compact else "<f4").astype(np.float32)
             if len(scores) != count:
                 raise ValueError(f"{len(scores)} scores of {count} items")

@@ -11,7 +11,6 @@ more often. A click that comes late, and is sorted in before others, is no test.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -39,17 +38,24 @@ class Trial(NamedTuple):
     rank: int
 
 
-@dataclass(frozen=True)
-class Moment:
-    """A user's session just before a click. ``shown`` is the list in the store; ``fresh`` says that it still holds."""
+class Stored(NamedTuple):
+    """A user's session just before a click that meets the list in the store, ``packed``."""
 
     position: int
-    fresh: bool
-    shown: RecommendationList | None
+    packed: bytes
+
+
+class Unstored(NamedTuple):
+    """A user's session just before a click that meets a list which another click of the batch would have left."""
+
+    position: int
     hidden: NDArray[np.float32]
     rebuild: bool
     pending: list[int]
     seen: list[int]
+
+
+Moment = Stored | Unstored
 
 
 class Encounters:
@@ -60,26 +66,30 @@ class Encounters:
         unexamined: clicks that lead a session on and are not looked at.
     """
 
-    def __init__(self, looks: Looks = "off", shown: RecommendationList | None = None) -> None:
-        self._looks, self._shown = looks, shown
+    __slots__ = ("_fresh", "_looks", "_packed", "met", "unexamined")
+
+    def __init__(self, looks: Looks = "off", packed: bytes | None = None) -> None:
+        self._looks, self._packed = looks, packed
         self._fresh = True
         self.met: list[tuple[Moment, ClickEvent]] = []
         self.unexamined = 0
 
     def before(self, state: UserState, served: Served) -> Moment | None:
-        """The moment before a click; None where the click will not be looked at."""
-        if self._looks == "off" or (self._looks == "stored" and not self._fresh):
-            return None
-        position = len(sequence(state.recent, served.rule))
-        pending, seen = list(state.pending), state.seen()
-        return Moment(position, self._fresh, self._shown, state.hidden, state.rebuild, pending, seen)
+        """The moment before a click; None where the click will not be looked at, or meets no list."""
+        if self._fresh and self._looks != "off":
+            packed = self._packed
+            return None if packed is None else Stored(len(sequence(state.recent, served.rule)), packed)
+        if self._looks == "all":
+            position = len(sequence(state.recent, served.rule))
+            return Unstored(position, state.hidden, state.rebuild, list(state.pending), state.seen())
+        return None
 
     def applied(self, moment: Moment | None, event: ClickEvent, click: Click, state: UserState) -> None:
         """A click was applied to ``state``, and this was the moment before it."""
         self._fresh = False
         if state.session_events == 1 or state.recent[-1] != click:  # it opens a session, or came late
             return
-        if moment is None or (moment.fresh and moment.shown is None):
+        if moment is None:
             self.unexamined += 1
         elif moment.position:
             self.met.append((moment, event))
@@ -101,27 +111,31 @@ class Examiner:
         if looks == "off":
             return {}
         lists = await self._store.lists(users)
-        return {user: Encounters(looks, _unpack(data)) for user, data in zip(users, lists, strict=True)}
+        return {user: Encounters(looks, data) for user, data in zip(users, lists, strict=True)}
 
     def examine(self, encounters: Sequence[Encounters], served: Served) -> list[Trial]:
         """The tests, all of users of one model."""
         met = [pair for each in encounters for pair in each.met]
-        unseen = [moment for moment, _ in met if not moment.fresh]
-        lists = iter(self._lists(unseen, served))
+        made = iter(self._lists([moment for moment, _ in met if isinstance(moment, Unstored)], served))
         trials = []
         for moment, event in met:
-            if moment.fresh:
-                assert moment.shown is not None
-                model, rows, scores = moment.shown.model, moment.shown.rows, moment.shown.scores
+            if isinstance(moment, Unstored):
+                model, (rows, scores) = served.digest, next(made)
             else:
-                model, (rows, scores) = served.digest, next(lists)
+                try:
+                    shown = RecommendationList.unpack(moment.packed)
+                except InputError:  # the visitor has seen none
+                    continue
+                model, rows, scores = shown.model, shown.rows, shown.scores
             vocabulary = self._model.vocabulary(model)
             row = UNKNOWN if vocabulary is None else vocabulary.row(event.item_id)
             if row != UNKNOWN:  # an older model that does not know the item was not asked for it
                 trials.append(Trial(self._version(model), moment.position, _surface(event), rank(rows, scores, row)))
         return trials
 
-    def _lists(self, moments: Sequence[Moment], served: Served) -> list[tuple[NDArray[np.int32], NDArray[np.float32]]]:
+    def _lists(
+        self, moments: Sequence[Unstored], served: Served
+    ) -> list[tuple[NDArray[np.int32], NDArray[np.float32]]]:
         """The lists that would have been shown."""
         if not moments:
             return []
@@ -138,15 +152,8 @@ class Examiner:
 
 def rank(rows: NDArray[np.int32], scores: NDArray[np.float32], row: int) -> int:
     """The pessimistic rank of an item in a list ``[count]``; :data:`recsys.evaluation.protocol.NEVER` if not in it."""
-    places = np.flatnonzero(rows == row)
+    places = (rows == row).nonzero()[0]
     return int(np.count_nonzero(scores >= scores[places[0]])) if len(places) else NEVER
-
-
-def _unpack(data: bytes | None) -> RecommendationList | None:
-    try:
-        return None if data is None else RecommendationList.unpack(data)
-    except InputError:
-        return None
 
 
 def _surface(event: ClickEvent) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -81,9 +81,9 @@ class _Visitor:
         """Count the user's part."""
         outcome.applied += len(self.applied)
         outcome.visible += self.applied
-        outcome.skipped += self.skipped
+        outcome.skipped.update(self.skipped)
         outcome.dead += self.dead
-        outcome.lists += self.touched and bool(self.state.seen())
+        outcome.lists += self.touched and self.state.knows_an_item
         outcome.rebuilt += self.touched and self.rebuilt
         outcome.lost_states += self.touched and self.lost
         outcome.clicked.setdefault(version, []).extend(self.clicked)
@@ -134,7 +134,7 @@ class Processor:
             for visitor in visitors.values():
                 visitor.touched = visitor.rebuilt
             self._keeping.advance([visitor.state for visitor in visitors.values() if visitor.touched], served)
-            writes = self._writes(visitors, served)
+            writes = self._writes(visitors, self._lists(visitors, served), served)
             renewed += len(writes) - len(await self._store.save(writes, keep_life=True))
         return renewed
 
@@ -152,8 +152,10 @@ class Processor:
             visitors = await self._apply(events, served, watch, looks)
             self._keeping.advance([visitor.state for visitor in visitors.values() if visitor.touched], served)
             watch.lap("step")
-            writes = self._writes(visitors, served)
+            lists = self._lists(visitors, served)
             watch.lap("score")
+            writes = self._writes(visitors, lists, served)
+            watch.lap("pack")
             if letters := [letter for visitor in visitors.values() for letter in visitor.dead]:
                 await self._send_dead_letters(letters)
                 watch.lap("dead_letter")
@@ -241,30 +243,37 @@ class Processor:
             else:
                 visitor.dead.append(DeadLetter(record, placed.value, _why(placed, event)))
 
-    def _writes(self, visitors: dict[str, _Visitor], served: Served) -> list[Write]:
-        """Each touched user's state, and the list that is a function of it alone: how batches fell leaves no trace."""
-        touched = {user: visitor for user, visitor in visitors.items() if visitor.touched}
-        lists = iter(self._lists([each.state for each in touched.values() if each.state.seen()], served))
+    def _lists(self, visitors: Mapping[str, _Visitor], served: Served) -> dict[str, RecommendationList]:
+        """Each touched user's list, which is a function of the state alone: how batches fell leaves no trace.
+
+        There is none while no item of the session is known.
+        """
+        states = {user: each.state for user, each in visitors.items() if each.touched and each.state.knows_an_item}
+        if not states:
+            return {}
+        exclude = self._settings.exclude_seen
+        seen = [np.array(state.seen(), np.int32) for state in states.values()] if exclude else None
+        hidden = np.stack([state.hidden for state in states.values()])
+        written = time.time_ns() // 1_000_000
+        tops = served.scorer.top_k(hidden, self._settings.list_length, seen)
+        return {
+            user: RecommendationList(served.digest, state.position, state.recent[-1].time, written, rows, scores)
+            for (user, state), (rows, scores) in zip(states.items(), tops, strict=True)
+        }
+
+    def _writes(
+        self, visitors: Mapping[str, _Visitor], lists: Mapping[str, RecommendationList], served: Served
+    ) -> list[Write]:
+        """Each touched user's state and list, packed."""
         return [
             Write(
                 user,
                 each.read,
                 self._keeping.pack_state(each.state, served),
-                self._keeping.pack_list(next(lists)) if each.state.seen() else b"",
+                self._keeping.pack_list(lists[user]) if user in lists else b"",
             )
-            for user, each in touched.items()
-        ]
-
-    def _lists(self, states: Sequence[UserState], served: Served) -> list[RecommendationList]:
-        if not states:
-            return []
-        seen = [np.array(state.seen(), np.int32) for state in states] if self._settings.exclude_seen else None
-        hidden = np.stack([state.hidden for state in states])
-        written = time.time_ns() // 1_000_000
-        tops = served.scorer.top_k(hidden, self._settings.list_length, seen)
-        return [
-            RecommendationList(served.digest, state.position, state.recent[-1].time, written, rows, scores)
-            for state, (rows, scores) in zip(states, tops, strict=True)
+            for user, each in visitors.items()
+            if each.touched
         ]
 
 

@@ -8,6 +8,7 @@ committed, for a supervisor to start it anew.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -49,6 +50,7 @@ STOPPING_SECONDS = 3.0  # of further tries once asked to stop
 WATCH_SECONDS = 2.0
 METADATA_SECONDS = 10.0  # how soon clicks in a partition that was added are read; by default it takes five minutes
 SWITCH_SECONDS = 0.0005  # the thread that fetches waits this long for a batch to let it in; by default ten times that
+GC_THRESHOLDS = 50_000, 20, 50  # a batch makes thousands of objects and hardly a cycle; looking for some costs a fifth
 DEFECT = 70  # exit code, as in sysexits.h
 
 
@@ -86,6 +88,8 @@ async def run(settings: Settings) -> None:
             renewal.wake()
 
         await app.start()
+        gc.freeze()  # what is here now stays
+        gc.set_threshold(*GC_THRESHOLDS)
         announce(f"worker: model {model.served.version}")
         announce(f"worker: metrics on http://{settings.worker.metrics_host}:{port}/metrics")
         watches = [

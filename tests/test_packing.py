@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from recsys.packing import Numbers, Reader, column, digest, number, signed, unsigned
+from recsys.packing import Numbers, Reader, array, column, digest, number, signed, unsigned
 
 HIDDEN = hnp.arrays(np.float32, st.integers(0, 9), elements=st.floats(-1, 1, width=32))
 
@@ -19,6 +19,21 @@ def test_whole_numbers_come_back(values: list[int], last: int) -> None:
     assert reader.numbers(len(values)) == values
     assert reader.column(len(values)) == values
     assert (reader.digest(), reader.rest()) == (last, b"rest")
+
+
+@given(hnp.arrays(np.int32, st.integers(0, 300), elements=st.sampled_from([0, 1, 255, 256, 70_000, (1 << 31) - 1])))
+def test_an_array_is_written_as_a_column_is(values: np.ndarray) -> None:
+    packed = array(values)
+    assert packed == column(values.tolist())
+    read = Reader(packed + b"rest").array(len(values))
+    assert read.dtype == np.int32
+    np.testing.assert_array_equal(read, values)
+
+
+def test_an_array_that_is_cut_or_too_wide_is_refused() -> None:
+    for packed in (array(np.array([1, 2, 3], np.int32))[:-1], column([1 << 40, 1, 2])):
+        with pytest.raises(ValueError, match=r"cut off|5 bytes|6 bytes"):
+            Reader(packed).array(3)
 
 
 @given(st.integers(-(1 << 62), 1 << 62))
