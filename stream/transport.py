@@ -1,9 +1,9 @@
 """Faust's Kafka transport with many records a message, a short fetch wait, and no records lost in a rebalance.
 
 A message costs Faust a hundred times what a record costs Kafka. So the records that one fetch brings of a partition go
-through Faust as one message, a *bundle*, and whoever works on one takes those that wait behind it along. A bundle is
-``done`` when its worker says so, and offsets are committed up to the first bundle that is not, whatever Faust has
-acknowledged: no end of a process or of a task can skip a record.
+through Faust as one message or a few, *bundles*, and whoever works on one takes those that wait behind it along. A
+bundle is ``done`` when its worker says so, and offsets are committed up to the first bundle that is not, whatever Faust
+has acknowledged: no end of a process or of a task can skip a record.
 
 Faust fixes the time for which a broker may hold a fetch at 1.5 s. Apache Kafka answers as soon as a record is there, so
 the figure does not matter with it; the embedded broker sleeps the whole time, and a click would wait with it.
@@ -27,6 +27,7 @@ from faust.types import TP, ConsumerMessage
 from stream.dead_letter import Record
 
 FETCH_WAIT_MS = 20
+BUNDLE_RECORDS = 256  # at most: a batch is made of whole bundles
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -101,10 +102,13 @@ class Consumer(driver.Consumer):
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
-        """What Faust takes for records are the lists of them, one for each partition."""
+        """What Faust takes for records are lists of them."""
         await self._has_room.wait()
         fetched = await super()._getmany(active_partitions, timeout)
-        return {partition: [records] for partition, records in fetched.items() if records}
+        return {
+            partition: [records[start : start + BUNDLE_RECORDS] for start in range(0, len(records), BUNDLE_RECORDS)]
+            for partition, records in fetched.items()
+        }
 
     def _to_message(self, tp: TP, record: Any) -> Bundle:
         newest = record[-1]

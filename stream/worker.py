@@ -38,6 +38,7 @@ from stream.drift import DriftMonitor
 from stream.lag import watch_lag
 from stream.letter_log import LetterLog
 from stream.metrics import WorkerMetrics
+from stream.pace import Pace
 from stream.processor import Outcome, Processor
 from stream.renewal import Renewal
 from stream.topic import START_SECONDS, Topic, number_of, settle
@@ -167,17 +168,19 @@ def build_app(
     drift = DriftMonitor(model, worker.drift_bound)
     metrics.registry.register(drift)
     letter_log = LetterLog()
+    pace = Pace(worker.batch_size, worker.catch_up_batch)
 
     @app.agent(clicks, concurrency=1)  # type: ignore[untyped-decorator]  # more would lose the order by key
     async def advance(stream: Any) -> None:
         async for event in stream.events():
-            bundles = app.consumer.take(event.message, worker.batch_size, worker.catch_up_batch)
+            bundles = app.consumer.take(event.message, worker.batch_size, pace.most)
             if not bundles:  # its records were in an earlier batch
                 continue
             records = [record for bundle in bundles for record in bundle.records]
             outcome = await _until_done(partial(processor.process, records), worker.retry_seconds, stop, metrics)
             for bundle in bundles:
                 bundle.done = True
+            pace.took(len(records), sum(outcome.seconds.values()))
             metrics.observe(outcome, len(records), {bundle.partition: bundle.offset for bundle in bundles})
             drift.observe(outcome)
             letter_log.say(outcome.dead)

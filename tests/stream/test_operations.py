@@ -10,18 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from recsys.demo.commands import Service, get_text
-from tests.servers.pairs import Servers
-from tests.stream.conftest import make_world
 from tests.stream.world import World, clicks, wait_until_dealt_with
-
-
-@pytest.fixture
-def embedded_world(embedded_servers: Servers, bundles: Path, tmp_path: Path) -> World:
-    """Topics and keys of a test's own on the embedded servers."""
-    return make_world(embedded_servers, bundles, tmp_path)
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 90) -> None:

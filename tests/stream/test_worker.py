@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import redis
 
 from recsys.bundle import Bundles
 from recsys.demo.commands import get_text
@@ -49,6 +50,25 @@ def test_sigterm_finishes_the_batch_and_ends_with_code_0(world: World) -> None:
         wait_until_dealt_with(worker, 100)
         time.sleep(0.5)
         assert metrics(worker).dealt_with == 100  # what the first had done was committed: none came a second time
+
+
+def test_sigterm_amid_a_long_backlog_ends_the_worker_soon(real_world: World) -> None:
+    """What was begun is finished and committed, and the rest, which as one batch would take longer, is left."""
+    count = 20_000
+    world = real_world
+    publish(world.bundles, random_model(items=40_000, units=64))
+    world.commands.environment["RECSYS_WORKER__CATCH_UP_BATCH"] = str(count)
+    click = '{"user_id": "u-%d", "item_id": "item-%05d", "timestamp": %d}'
+    world.produce([(f"u-{number}", (click % (number, number, START)).encode()) for number in range(count)])
+    with world.worker() as worker:
+        wait_until_dealt_with(worker, 1)
+        time.sleep(0.5)  # for the rest to be fetched
+        began = time.monotonic()
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.process.wait(30) == 0
+        assert time.monotonic() - began < 5
+    states = sum(1 for _ in redis.Redis.from_url(world.store).scan_iter(f"{world.prefix}:s:*", count=5000))
+    assert 0 < sum(world.offsets()[0].values()) == states < count
 
 
 def test_the_worker_gives_up_on_a_store_that_stays_away_and_loses_nothing(world: World, tmp_path: Path) -> None:
