@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,13 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import orjson
-import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from pipelines import shards, steps
+from pipelines import steps
 from pipelines.boundaries import Boundaries
+from pipelines.counts import read_counts
+from pipelines.filters import STAYS, newly_rare, write_leaves
+from pipelines.numbers import ids_of, total_counts
 from pipelines.progress import Stages
 from pipelines.tally import Tally, total
 from recsys.columns import Clock
@@ -28,11 +32,13 @@ from recsys.manifest import Counts, Manifest, Size
 from recsys.settings import SessionSettings
 from recsys.vocabulary import Vocabulary
 
-SHARD_BYTES = 64 << 20  # of log, decompressed, that one shard holds at most if users are spread evenly
-MIN_SHARDS = 8
+WORKING_BYTES = 8  # of memory that cutting a shard takes for each byte of its log
+MIN_SHARDS, MAX_SHARDS = 8, 1 << 16
+MAX_TYPES = 127  # codes are int8
 COMPRESSION = 6  # how much smaller a compressed log is, roughly
 # Beam's own in-memory runner by its full name: "DirectRunner" may look for another one and download it.
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+RUNNER_LOG = "apache_beam.runners.portability.fn_api_runner.fn_runner"
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class Request:
     boundaries: Boundaries = field(default_factory=Boundaries)
     max_bad: float = 0.05
     shards: int | None = None
+    memory_mib: int = 2048
     overwrite: bool = False
     beam_flags: Sequence[str] = ()
 
@@ -63,10 +70,8 @@ def build_dataset(request: Request) -> Manifest:
     with staged_directory(request.out, overwrite=request.overwrite) as directory:
         work = directory / ".work"
         work.mkdir()
-        flags = list(request.beam_flags)
-        if not any(flag.startswith("--runner") for flag in flags):
-            flags.append(f"--runner={LOCAL_RUNNER}")
-        job = steps.Job(PipelineOptions(flags), work, request.shards or _shards(sources))
+        options, workers = _runner(request.beam_flags)
+        job = steps.Job(options, work, request.shards or _shards(sources, request.memory_mib, workers))
         manifest = _build(request, job, sources, directory)
     _kept_dead_letters(request).unlink(missing_ok=True)
     return manifest
@@ -75,25 +80,26 @@ def build_dataset(request: Request) -> Manifest:
 def _build(request: Request, job: steps.Job, sources: list[Source], directory: Path) -> Manifest:
     stages = Stages(job.work)
     with stages.reading(sum(source.size for source in sources)):
-        read = steps.read_and_cut(job, sources, request.clock, request.settings.rule)
+        read = steps.read_and_cut(job, sources, request.clock, request.settings)
+    shutil.rmtree(job.work / "pieces")
     dead_letters = directory / "dead-letter.jsonl"
     _gather_dead_letters(job.work, dead_letters)
     _check_read(request, read, dead_letters)
+    types = steps.gather_types(job.work)
+    _check_types(len(types))
     assert read.first_ms is not None
     assert read.last_ms is not None
     hours = {int(hour): clicks for hour, clicks in read.group("hour").items()}
     split = request.boundaries.resolve(read.first_ms, read.last_ms, hours)
 
-    items = steps.gather_ids(job.work, "item")
-    types = steps.gather_ids(job.work, "type")
-    shards.check_types(len(types))
-    filtered, passes = _filter(request, job, len(items), stages)
-    with stages.shards("splitting", f"pass-{passes}"):
-        steps.count_split(job, passes, split, len(items))
-        counts = {name: steps.read_counts(job.work / "counts-split", name, len(items)) for name in SPLITS[:2]}
-        vocabulary, rows = _vocabulary(items, counts["train"] + counts["validation"])
-        written = steps.write_split(job, passes, split, rows, directory)
-    counts["test"] = steps.read_counts(job.work / "counts-split", "test", len(items))
+    filtered, codes = _filter(request, job, stages)
+    with stages.shards("counting", "count"):
+        steps.count_split(job, split, request.settings)
+    counts = {name: read_counts(job.work / "counts", name, codes) for name in SPLITS[:2]}
+    vocabulary, rows = _vocabulary(job.work, counts["train"] + counts["validation"])
+    with stages.shards("writing", "write"):
+        written = steps.write_split(job, split, request.settings, rows, directory)
+    counts["test"] = read_counts(job.work / "counts", "test", len(vocabulary))
     tally = total([read, filtered, written])
     if tally.counts["events/train"] == 0:
         raise InputError("no sessions are left to train on: the filters and the split took all of them")
@@ -111,23 +117,36 @@ def _build(request: Request, job: steps.Job, sources: list[Source], directory: P
     )
 
 
-def _filter(request: Request, job: steps.Job, items: int, stages: Stages) -> tuple[Tally, int]:
-    """Filter again and again until a pass drops nothing; what all dropped, and the number of the last."""
+def _filter(request: Request, job: steps.Job, stages: Stages) -> tuple[Tally, int]:
+    """Drop rare items until none is left; what fell, and how many item codes there are."""
+    support = total_counts(job.work)
+    leaves = np.full(len(support), STAYS, np.int32)
+    write_leaves(job.work, leaves)
     tallies: list[Tally] = []
-    while len(tallies) < 2 or tallies[-1].counts.total():
+    while (rare := newly_rare(support, leaves, request.settings)).any():
         number = len(tallies)
-        with stages.shards(f"filtering, pass {number + 1}", f"pass-{number}"):
-            tallies.append(steps.filter_once(job, number, request.settings, items))
-        shutil.rmtree(job.work / ("cut" if number == 0 else f"pass-{number - 1}"))
-    return total(tallies), len(tallies) - 1
+        leaves[rare] = number
+        write_leaves(job.work, leaves)
+        with stages.shards(f"filtering, pass {number + 1}", f"drop-{number}"):
+            tallies.append(steps.drop_rare(job, number, request.settings))
+        support -= read_counts(job.work / f"lost-{number}", "lost", len(support))
+    return total(tallies), len(support)
 
 
-def _vocabulary(items: pa.LargeStringArray, counts: NDArray[np.int64]) -> tuple[Vocabulary, NDArray[np.int32]]:
+def _check_types(types: int) -> None:
+    """Refuse more event types than a code can tell apart."""
+    if types > MAX_TYPES:
+        raise InputError(
+            f"the log has {types} event types, at most {MAX_TYPES} can be told apart: is the column right?"
+        )
+
+
+def _vocabulary(work: Path, counts: NDArray[np.int64]) -> tuple[Vocabulary, NDArray[np.int32]]:
     """The items that occur before the test split, and the row of each item code (-1: not in the vocabulary)."""
-    known = np.flatnonzero(counts)
+    ids, codes = ids_of(work, counts > 0)
     rows = np.full(len(counts), -1, np.int32)
-    rows[known] = np.arange(len(known))
-    return Vocabulary(items.take(known).to_pylist(), counts[known]), rows
+    rows[codes] = np.arange(len(codes))
+    return Vocabulary(ids.to_pylist(), counts[codes]), rows
 
 
 def _gather_dead_letters(work: Path, target: Path) -> None:
@@ -197,8 +216,22 @@ def _parameters(request: Request, sources: list[Source]) -> dict[str, JsonValue]
     }
 
 
-def _shards(sources: list[Source]) -> int:
+def _runner(flags: Sequence[str]) -> tuple[PipelineOptions, int]:
+    """Beam's options, and how many shards are worked on at a time on this machine."""
+    if any(flag.startswith("--runner") for flag in flags):
+        return PipelineOptions(list(flags)), 1
+    # Workers that are threads of this process pass elements on without copying them; NumPy and Arrow use the cores.
+    # Beam warns that this mode does not spread work over cores, which holds for Python code.
+    logging.getLogger(RUNNER_LOG).setLevel(logging.ERROR)
+    workers = len(os.sched_getaffinity(0))
+    local = [f"--runner={LOCAL_RUNNER}", f"--direct_num_workers={workers}"]
+    return PipelineOptions([*local, *flags]), workers
+
+
+def _shards(sources: list[Source], memory_mib: int, workers: int) -> int:
+    """So many shards that ``workers`` of them fit the memory, if users are spread evenly."""
     size = sum(
         source.size * (COMPRESSION if source.compression or source.format == "parquet" else 1) for source in sources
     )
-    return max(MIN_SHARDS, math.ceil(size / SHARD_BYTES))
+    fitting = (memory_mib << 20) // workers // WORKING_BYTES
+    return min(max(MIN_SHARDS, math.ceil(size / max(fitting, 1))), MAX_SHARDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,33 +11,48 @@ import numpy as np
 import orjson
 
 from pipelines.boundaries import HOUR_MS
+from pipelines.pieces import Piece, PieceWriter, partition
 from pipelines.shards import write_whole
-from pipelines.tally import Tally
+from pipelines.tally import Tally, report, total
+from pipelines.threads import in_threads
 from recsys.columns import Clock, EventColumns
 from recsys.errors import InputError
-from recsys.logs.blocks import Refused, decode_block, read_blocks
+from recsys.logs.blocks import Block, Refused, decode_block, read_blocks
 from recsys.logs.records import KEPT_BYTES
 from recsys.logs.sources import Source
 
+Decoded = tuple[int, list[tuple[int, bytes]], list[Refused], Tally]
 
-def read_clicks(source: Source, number: int, clock: Clock, work: Path) -> Iterator[tuple[EventColumns | None, Tally]]:
-    """The clicks of a file, block by block, with what was counted; dead letters go to ``work/dead``.
 
-    A file that breaks off ends with a tally that says so.
+def read_clicks(
+    numbered: tuple[int, Source], clock: Clock, work: Path, step: str, shards: int
+) -> Iterator[tuple[int, Piece]]:
+    """The clicks of a file as pieces for the shards; dead letters go to ``work/dead``.
+
+    A file that breaks off is reported as damaged.
     """
+    number, source = numbered
+
+    def decode(block: Block) -> Decoded:
+        events, refused = decode_block(block, clock)
+        return block.position, [] if events is None else partition(events, shards), refused, _count(events, refused)
+
+    tallies = []
     clicks = 0
-    try:
-        for index, block in enumerate(read_blocks(source)):
-            events, refused = decode_block(block, clock)
-            tally = _count(events, refused)
-            clicks += tally.counts["read"]
-            if refused:
-                lines = b"".join(_letter(source.name, item) for item in refused)
-                write_whole(work / "dead" / f"{number:06}-{index:08}.jsonl", lines)
-            write_whole(work / "progress" / f"{number:06}", f"{block.position} {clicks}".encode())
-            yield events, tally
-    except InputError as error:
-        yield None, Tally(damaged=[f"{error} (after {clicks:,} clicks)"])
+    with PieceWriter(work / "pieces", number) as writer:
+        try:
+            decoded = in_threads(decode, read_blocks(source), len(os.sched_getaffinity(0)))
+            for index, (position, parts, refused, tally) in enumerate(decoded):
+                yield from ((shard, writer.write(index, data)) for shard, data in parts)
+                tallies.append(tally)
+                clicks += tally.counts["read"]
+                if refused:
+                    lines = b"".join(_letter(source.name, item) for item in refused)
+                    write_whole(work / "dead" / f"{number:06}-{index:08}.jsonl", lines)
+                write_whole(work / "progress" / f"{number:06}", f"{position} {clicks}".encode())
+        except InputError as error:
+            tallies.append(Tally(damaged=[f"{error} (after {clicks:,} clicks)"]))
+    report(work, step, f"file-{number:06}", total(tallies))
 
 
 def _letter(file: str, item: Refused) -> bytes:
@@ -51,6 +67,6 @@ def _count(events: EventColumns | None, refused: list[Refused]) -> Tally:
     counts["read"] = accepted + len(refused)
     if events is None or not accepted:
         return Tally(counts)
-    hours, clicks = np.unique(events.times // HOUR_MS, return_counts=True)
-    counts.update({f"hour/{hour}": n for hour, n in zip(hours.tolist(), clicks.tolist(), strict=True)})
+    hours = np.bincount(events.times // HOUR_MS)  # a hundred years have a million hours
+    counts.update({f"hour/{hour}": int(hours[hour]) for hour in np.flatnonzero(hours).tolist()})
     return Tally(counts, int(events.times.min()), int(events.times.max()))

@@ -40,12 +40,12 @@ class Stages:
             yield
 
     @contextmanager
-    def shards(self, stage: str, directory: str) -> Iterator[None]:
-        """While a stage writes one file for each shard into ``directory``."""
-        shards = len(list(self.work.glob("cut-items/[!.]*")))
+    def shards(self, stage: str, step: str) -> Iterator[None]:
+        """While a step goes through the shards."""
+        shards = len(list(self.work.glob("cut/[!.]*")))
 
         def state() -> State:
-            return len(list(self.work.glob(f"{directory}/[!.]*"))), shards, "shards"
+            return len(list(self.work.glob(f"tallies/{step}/[!.]*"))), shards, "shards"
 
         with self._shown(stage, state):
             yield

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import orjson
 
+from pipelines.shards import write_whole
 from recsys.dataset import add_fingerprints
 
 
@@ -49,3 +51,13 @@ def total(tallies: Iterable[Tally]) -> Tally:
         for split, part in tally.fingerprints.items():
             result.fingerprints[split] = add_fingerprints(result.fingerprints.get(split, "0" * 32), part)
     return result
+
+
+def report(work: Path, step: str, name: str, tally: Tally) -> None:
+    """Leave the tally of one element of a step, for :func:`read_reports`."""
+    write_whole(work / "tallies" / step / name, tally.to_json())
+
+
+def read_reports(work: Path, step: str) -> Tally:
+    """What all elements of a step reported, added up."""
+    return total(Tally.from_json(path.read_bytes()) for path in (work / "tallies" / step).glob("[!.]*"))

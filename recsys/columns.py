@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from recsys.errors import EventError
 from recsys.events import (
-    CONTROL,
     DEFAULT_EVENT_TYPE,
     INTEGER,
     MAX_ID_BYTES,
@@ -34,8 +33,6 @@ from recsys.sessions import NO_ID
 
 TimeUnit = Literal["s", "ms", "us"]
 
-_CONTROL = np.array([CONTROL.match(chr(byte)) is not None for byte in range(256)])
-_NO_DIGIT = np.array([not 0x30 <= byte <= 0x39 for byte in range(256)])
 _SAFE_DIGITS = 15  # that many digits fit int64 in any unit
 
 
@@ -194,7 +191,7 @@ def _plain_texts(column: pa.Array, limit: int, optional: bool) -> tuple[pa.Large
     if texts.null_count:
         texts = texts.fill_null("")
     lengths = np.diff(buffers(texts)[0])
-    right = (lengths <= limit) & ~_rows_with(texts, _CONTROL)
+    right = (lengths <= limit) & ~_rows_with(texts, _is_control)
     return texts, right if optional else right & (lengths > 0)
 
 
@@ -204,7 +201,7 @@ def _plain_times(column: pa.Array, clock: Clock) -> tuple[NDArray[np.int64], NDA
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         texts = column.cast(pa.large_string()).fill_null("")
         lengths = np.diff(buffers(texts)[0])
-        right = (lengths > 0) & (lengths <= _SAFE_DIGITS) & ~_rows_with(texts, _NO_DIGIT)
+        right = (lengths > 0) & (lengths <= _SAFE_DIGITS) & ~_rows_with(texts, _is_no_digit)
         values = pc.if_else(pa.array(right), texts, "0").cast(pa.int64()) if not right.all() else texts.cast(pa.int64())
     elif pa.types.is_integer(column.type):
         right = column.is_valid().to_numpy(zero_copy_only=False) & pc.less(
@@ -273,9 +270,24 @@ def _hash_ids(ids: pa.LargeStringArray) -> NDArray[np.uint64]:
     return np.where(lengths == 0, np.uint64(NO_ID), np.maximum(hash_texts(ids), np.uint64(NO_ID + 1)))
 
 
-def _rows_with(texts: pa.LargeStringArray, marked: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Where a text holds a byte that is marked (``[256]``)."""
+def _rows_with(
+    texts: pa.LargeStringArray, marked: Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
+) -> NDArray[np.bool_]:
+    """Where a text holds a byte that is ``marked``."""
     offsets, data = buffers(texts)
     found = np.zeros(len(texts), np.bool_)
-    found[np.searchsorted(offsets, np.flatnonzero(marked[data]), side="right") - 1] = True
+    places = np.flatnonzero(marked(data))
+    if len(places):
+        found[np.searchsorted(offsets, places, side="right") - 1] = True
     return found
+
+
+def _is_control(data: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """The bytes of :data:`recsys.events.CONTROL`."""
+    control: NDArray[np.bool_] = (data < 0x20) | (data == 0x7F)
+    return control
+
+
+def _is_no_digit(data: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    other: NDArray[np.bool_] = data - np.uint8(0x30) > 9
+    return other

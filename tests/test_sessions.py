@@ -152,6 +152,12 @@ def test_the_order_of_arrival_does_not_matter(logs: tuple[list[Click], list[Clic
     assert (log.duplicates, log.repeats) == (shuffled.duplicates, shuffled.repeats)
 
 
+@given(clicks, rules)
+def test_users_and_times_too_wide_for_one_word_are_cut_alike(log: list[Click], rule: SessionRule) -> None:
+    wide = [(user << 60, *click) for user, *click in log]
+    assert [clicks for _, clicks in as_lists(run(wide, rule))] == [clicks for _, clicks in as_lists(run(log, rule))]
+
+
 @given(clicks, st.booleans())
 def test_the_stream_skips_the_same_duplicates(log: list[Click], collapse: bool) -> None:
     rule = SessionRule(1000, collapse)  # all of a user's clicks make one session, which the state carries whole
@@ -193,3 +199,8 @@ def test_events_and_sessions_can_be_left_out(three: Sessions) -> None:
     fewer = three.keep_events(np.array([True, False, False, True, True, False]))
     assert [session.tolist() for session in fewer] == [[10], [], [13, 14]]
     assert [s.tolist() for s in fewer.keep_sessions(fewer.lengths > 0)] == [[10], [13, 14]]
+
+
+def test_sessions_are_taken_in_the_order_asked_for(three: Sessions) -> None:
+    assert [session.tolist() for session in three.take(np.array([2, 0, 2]))] == [[13, 14, 15], [10, 11], [13, 14, 15]]
+    assert len(three.take(np.zeros(0, np.int64))) == 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import pyarrow as pa
 
@@ -19,19 +20,24 @@ from recsys.logs.sources import Source
 
 @dataclass(frozen=True)
 class Block:
-    """Part of a file.
+    """Part of a file, read but not parsed: that takes longer, and threads may do it side by side.
 
     Attributes:
-        parsed: what could be parsed.
+        parse: gives :attr:`parsed`.
         records: the records that came from (text files).
         position: how far the file is read, in bytes.
         first_row: the number of rows before this block (Parquet).
     """
 
-    parsed: Parsed | Oversized
+    parse: Callable[[], Parsed | Oversized]
     records: Records | None
     position: int
     first_row: int = 0
+
+    @cached_property
+    def parsed(self) -> Parsed | Oversized:
+        """What could be parsed."""
+        return self.parse()
 
 
 @dataclass(frozen=True, order=True)
@@ -84,24 +90,28 @@ def _text_blocks(source: Source) -> Iterator[Block]:
     with source.open() as file:
         for records in read_records(file.stream, join):
             if isinstance(records, Oversized):
-                yield Block(records, None, file.position)
+                yield Block(partial(_as_it_is, records), None, file.position)
                 continue
             rest = records.after(1) if header else records
             header = header and not len(records)
             if len(rest) == 0:
                 continue
             if is_csv:
-                parsed = delimited.parse(rest, source.columns, source.header, source.delimiter)
+                parse = partial(delimited.parse, rest, source.columns, source.header, source.delimiter)
             else:
-                parsed = jsonlines.parse(rest, source.columns)
-            yield Block(parsed, rest, file.position)
+                parse = partial(jsonlines.parse, rest, source.columns)
+            yield Block(parse, rest, file.position)
 
 
 def _parquet_blocks(source: Source) -> Iterator[Block]:
     rows = 0
     for parsed, share in parquet.read(source.name, source.columns):
-        yield Block(parsed, None, round(share * source.size), rows)
+        yield Block(partial(_as_it_is, parsed), None, round(share * source.size), rows)
         rows += len(parsed.records)
+
+
+def _as_it_is(parsed: Parsed | Oversized) -> Parsed | Oversized:
+    return parsed
 
 
 def _as_json(parsed: Parsed, row: int) -> bytes:

@@ -179,6 +179,8 @@ def _odd_quotes(records: Records, delimiter: str) -> NDArray[np.bool_]:
     """
     data = np.frombuffer(records.data, np.uint8)
     quotes = np.flatnonzero(data == _QUOTE)
+    if not len(quotes):
+        return np.zeros(len(records), np.bool_)
     owners = np.searchsorted(records.starts, quotes, side="right") - 1
     counts = np.bincount(owners, minlength=len(records))
     starts, ends = records.starts[owners], _text_ends(records)[owners]
@@ -194,8 +196,10 @@ def _odd_quotes(records: Records, delimiter: str) -> NDArray[np.bool_]:
 def _inner_returns(records: Records) -> NDArray[np.bool_]:
     """Where a carriage return stands before the end of a record."""
     returns = np.flatnonzero(np.frombuffer(records.data, np.uint8) == _RETURN)
-    owners = np.searchsorted(records.starts, returns, side="right") - 1
     inner = np.zeros(len(records), np.bool_)
+    if not len(returns):
+        return inner
+    owners = np.searchsorted(records.starts, returns, side="right") - 1
     inner[owners[returns < _text_ends(records)[owners]]] = True
     return inner
 
@@ -218,6 +222,8 @@ def _join_quoted(
 ) -> tuple[NDArray[np.int64], int]:
     """A line with an odd quote opens a record if a later one closes it within the largest event and all fields fit."""
     quotes = np.flatnonzero(np.frombuffer(data, np.uint8) == _QUOTE)
+    if not len(quotes):
+        return each_line(data, starts, ends, final)
     owners = np.searchsorted(ends, quotes)
     odd = np.flatnonzero(np.bincount(owners, minlength=len(ends))[: len(ends)] % 2).tolist()
     begins = np.ones(len(ends), np.bool_)

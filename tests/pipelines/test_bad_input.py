@@ -343,10 +343,11 @@ def test_too_many_bad_lines_stop_the_run_and_are_kept_beside(run: Run, log: Log)
     assert not kept.exists()
 
 
-def test_a_column_that_cannot_be_the_event_type_is_refused(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shards", [1, 8])
+def test_a_column_that_cannot_be_the_event_type_is_refused(run: Run, tmp_path: Path, shards: int) -> None:
     path = tmp_path / "clicks.csv"
     path.write_text("\n".join([f"{HEADER},event_type", *(f"{row},type-{n}" for n, row in enumerate(good_rows()))]))
-    outcome = run(path)
+    outcome = run(path, "--shards", str(shards))
     assert outcome.code == 65
     assert "event types, at most 127" in outcome.stderr
 

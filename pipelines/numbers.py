@@ -1,0 +1,88 @@
+"""Numbers for items that hold across shards.
+
+Ids are spread over buckets by their hash, and each bucket numbers its own: the item at place ``p`` of bucket ``b`` has
+the code ``p * BUCKETS + b``. So nobody needs to hold all ids, and arrays by code have few gaps.
+
+A shard offers its ids bucket by bucket and numbers them in that order; its code file then holds the code of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipelines.counts import Counts
+from pipelines.pieces import from_bytes, to_bytes
+from pipelines.shards import write_whole
+from recsys.hashing import hash_texts
+
+BUCKETS = 64
+
+Offer = tuple[int, tuple[str, bytes]]  # bucket, (name of the shard, its ids there with their counts)
+
+
+def by_bucket(ids: pa.LargeStringArray) -> tuple[NDArray[np.int64], Counts]:
+    """The ids' order by bucket, and how many each bucket holds: ``[ids]`` and ``[BUCKETS]``."""
+    bucket = (hash_texts(ids) % np.uint64(BUCKETS)).astype(np.uint8)
+    return np.argsort(bucket, kind="stable"), np.bincount(bucket, minlength=BUCKETS)
+
+
+def offer(shard: str, ids: pa.LargeStringArray, counts: Counts, sizes: Counts) -> Iterator[Offer]:
+    """Ids and their counts, ordered and sized as :func:`by_bucket` says, an element a bucket."""
+    table = pa.table({"id": ids, "count": counts})
+    ends = np.cumsum(sizes)
+    for bucket in np.flatnonzero(sizes).tolist():
+        yield bucket, (shard, to_bytes(table.slice(ends[bucket] - sizes[bucket], sizes[bucket])))
+
+
+def number(bucket: tuple[int, Iterable[tuple[str, bytes]]], work: Path) -> None:
+    """Number the ids of a bucket: all of them into ``work/items``, those of each shard into ``work/codes``."""
+    place, offers = bucket
+    names, parts = zip(*sorted(offers), strict=True)
+    tables = [from_bytes(part) for part in parts]
+    table = pa.concat_tables(tables)
+    encoded = table["id"].combine_chunks().dictionary_encode()
+    places = encoded.indices.to_numpy()
+    counts = np.bincount(places, table["count"].to_numpy()).astype(np.int64)
+    write_whole(work / "items" / f"{place:05}", to_bytes(pa.table({"id": encoded.dictionary, "count": counts})))
+    codes = (places * BUCKETS + place).astype(np.int32)
+    ends = np.cumsum([len(part) for part in tables])
+    for name, own in zip(names, np.split(codes, ends[:-1]), strict=True):
+        write_whole(work / "codes" / name / f"{place:05}", own.tobytes())
+
+
+def codes_of(work: Path, shard: str) -> NDArray[np.int32]:
+    """The code of each item of a shard, in the order in which the shard offered them."""
+    parts = [np.fromfile(path, np.int32) for path in sorted((work / "codes" / shard).glob("[!.]*"))]
+    return np.concatenate([np.zeros(0, np.int32), *parts])
+
+
+def total_counts(work: Path) -> Counts:
+    """The count of each code: int64 ``[codes]``, 0 where a code is not in use."""
+    columns = {place: table["count"].to_numpy() for place, table in _buckets(work)}
+    counts = np.zeros(BUCKETS * max(map(len, columns.values()), default=0), np.int64)
+    for place, column in columns.items():
+        counts[place : place + BUCKETS * len(column) : BUCKETS] = column
+    return counts
+
+
+def ids_of(work: Path, chosen: NDArray[np.bool_]) -> tuple[pa.LargeStringArray, NDArray[np.int64]]:
+    """The ids of the ``chosen`` codes (bool ``[codes]``) in byte order, and their codes in that order."""
+    ids, codes = [], []
+    for place, table in _buckets(work):
+        own = np.flatnonzero(chosen[place::BUCKETS][: len(table)])
+        ids.append(table["id"].take(pa.array(own)))
+        codes.append(own * BUCKETS + place)
+    joined = pa.concat_arrays([pa.array([], pa.large_string()), *(part for column in ids for part in column.chunks)])
+    order = pc.sort_indices(joined)
+    return joined.take(order), np.concatenate([np.zeros(0, np.int64), *codes])[order.to_numpy()]
+
+
+def _buckets(work: Path) -> Iterator[tuple[int, pa.Table]]:
+    for path in sorted((work / "items").glob("[!.]*")):
+        yield int(path.name), from_bytes(path.read_bytes())
