@@ -10,26 +10,30 @@ it, the reset applied before the product::
     h' = (1 - z) h + z c
 
 A BLAS may sum in another order for another shape, but a user's state and list must not depend on who else is in the
-batch. So steps are computed in blocks of a fixed number of rows, and scores in blocks of those numbers of rows for
-which this machine's BLAS is seen to give the same bits.
+batch. So steps are computed in blocks of a fixed number of rows; and whatever finds the items that may be in a list
+(:mod:`recsys.sieve`), the scores by which they are ranked are computed item by item.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys.bundle import Weights
-from recsys.ranking import Ranking
+from recsys.byte_table import fastest_table
+from recsys.ranking import rank
 from recsys.sessions import Sessions
+from recsys.sieve import Bounds, Places, Sieve
+from recsys.tables import Table
 from recsys.trail import extend
 
 BLOCK = 32  # rows of a step
-HEIGHTS = (2, 4, 8, 16, 32, 64, 128)  # rows of a product with the items: 128 cost as much as 20 alone
-ITEM_BLOCK = 1 << 15  # items scored at a time
-SLICED, SLICE = 8, 1024  # up to this height, so many items at a time: OpenBLAS multiplies them without copying them
+TILE = 64  # states whose lists are found together
+PAIRS = 1024  # states and items that are multiplied at a time: they fit into a core's second cache
 CHUNK_BYTES = 64 << 20  # scores held at a time while predicting
 
 Hidden = NDArray[np.float32]
@@ -46,12 +50,12 @@ class Scorer:
 
     name = "GRU"
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, table: Callable[[Hidden, Hidden], Table] = fastest_table) -> None:
+        """Of these weights; ``table`` is what the items of lists are found by."""
+        self._table = table
         self._inputs = weights["embedding" if "embedding" in weights else "gru.0.kernel"]
-        output = weights["output" if "output" in weights else "embedding"]
-        self.items, self._units = output.shape
-        self._output = np.empty((self._units + 1, self.items), np.float32)
-        self._output[:-1], self._output[-1] = output.T, weights["bias"]  # a state's last number is 1
+        self._output, self._bias = weights["output" if "output" in weights else "embedding"], weights["bias"]
+        self.items, self._units = self._output.shape
         layers = sum(name.endswith(".kernel") for name in weights)
         kernels = [weights[f"gru.{layer}.kernel"] for layer in range(layers)]
         self._layers = [
@@ -66,7 +70,10 @@ class Scorer:
         self._revisit = weights["revisit"]
         self._trail = slice(layers * self._units, None)
         self.width = layers * self._units + len(self._revisit)
-        self._heights = self._equal_heights()
+
+    def prepare(self) -> None:
+        """Make ready what lists are found by, which the first list would otherwise wait for."""
+        _ = self._sieve
 
     def start(self, batch: int) -> Hidden:
         """``[batch, width]``: states before the first click."""
@@ -110,10 +117,10 @@ class Scorer:
 
     def scores(self, hidden: Hidden) -> NDArray[np.float32]:
         """``[batch, items]``: the score of each item as the next one."""
-        result = np.empty((len(hidden), self.items), np.float32)
-        for rows in self._tiles(len(hidden)):
-            for first, scores in self._score_blocks(hidden[rows]):
-                result[rows, first : first + scores.shape[1]] = scores
+        result: NDArray[np.float32] = self._top(hidden) @ self._output.T
+        result += self._bias
+        row, item, revisit = self._revisits(hidden)
+        result[row, item] += revisit
         return result
 
     def top_k(
@@ -123,63 +130,66 @@ class Scorer:
 
         ``exclude`` gives for each state the rows that must not appear.
         """
-        found = []
-        for rows in self._tiles(len(hidden)):
-            hidden_rows = hidden[rows]
-            ranking = Ranking(len(hidden_rows), min(count, self.items))
-            places = None if exclude is None else _flat(exclude[rows])
-            for first, scores in self._score_blocks(hidden_rows):
-                if places is not None:
-                    row, column, _ = _within(*places, first, scores.shape[1])
-                    scores[row, column] = -np.inf
-                ranking.add(scores, first)
-            found += ranking.lists()
-        return found
+        none = np.empty(0, np.int32)
+        lists = [(none, np.empty(0, np.float32))] * len(hidden)
+        waiting = [(rows, np.full(len(rows), np.nan)) for rows in _parts(np.arange(len(hidden)), TILE)]
+        while waiting:
+            rows, least = waiting.pop()
+            gone = _flat([none if exclude is None else exclude[row] for row in rows])
+            made = self._lists(hidden[rows], count, gone, least)
+            if made is None:  # too many items may be in these lists to look for them together
+                waiting += zip(*(_parts(each, len(rows) // 2) for each in (rows, least)), strict=True)
+                continue
+            found, least = made
+            worst = np.array([scores[-1] if len(scores) == count else -np.inf for _, scores in found])
+            for row, each in zip(rows, found, strict=True):
+                lists[row] = each
+            if (wrong := worst < least).any():  # the guess of what the last item is worth; now a bound is known
+                waiting.append((rows[wrong], worst[wrong]))
+        return lists
 
-    def _tiles(self, batch: int) -> Iterator[slice]:
-        """The rows of a batch that are scored together: as many as a product may have, and the rest."""
-        for start in range(0, batch, self._heights[-1]):
-            yield slice(start, min(batch, start + self._heights[-1]))
+    def _lists(
+        self, hidden: Hidden, count: int, gone: Places, least: Bounds
+    ) -> tuple[list[tuple[Rows, NDArray[np.float32]]], Bounds] | None:
+        """The lists of a few states as :meth:`Sieve.search` finds them, and what their last items must be worth."""
+        row, item, revisit = self._revisits(hidden)
+        kept = ~np.isin(row * self.items + item, gone.row * self.items + gone.item)
+        but = Places(np.concatenate([row, gone.row]), np.concatenate([item, gone.item]))
+        search = self._sieve.search(self._top(hidden), count, but, least)
+        if search is None:
+            return None
+        found, least = search
+        row, item = np.concatenate([found.row, row[kept]]), np.concatenate([found.item, item[kept]])
+        scores = self._pair_scores(hidden, row, item)
+        scores[len(found.row) :] += revisit[kept]
+        return rank(row, item, scores, len(hidden), count), least
 
-    def _score_blocks(self, hidden: Hidden) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """For each block of items its first row and the scores ``[batch, block]``; each block overwrites the last."""
-        top = hidden[:, self._trail.start - self._units : self._trail.start]
-        height = next(height for height in self._heights if height >= len(top))
-        padded = np.ones((height, self._units + 1), np.float32)
-        padded[: len(top), :-1] = top
+    def _pair_scores(self, hidden: Hidden, row: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.float32]:
+        """``[pairs]``: the score of each item for each state, without what visitors come back to."""
+        top, scores = np.ascontiguousarray(self._top(hidden)), self._bias[item]
+        items, states = np.empty((2, PAIRS, self._units), np.float32)
+        for start in range(0, len(item), PAIRS):
+            pairs = slice(start, min(len(item), start + PAIRS))
+            size = pairs.stop - start
+            self._output.take(item[pairs], axis=0, out=items[:size], mode="clip")  # the mode that needs no copy
+            top.take(row[pairs], axis=0, out=states[:size], mode="clip")
+            scores[pairs] += np.vecdot(items[:size], states[:size])
+        return scores
+
+    def _top(self, hidden: Hidden) -> Hidden:
+        """``[batch, units]``: the last layer's part of states."""
+        return hidden[:, self._trail.start - self._units : self._trail.start]
+
+    def _revisits(self, hidden: Hidden) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """The items of each state's trail, and what is added to their scores."""
         trail = hidden[:, self._trail].astype(np.int64)
         row, place = np.nonzero(trail)
-        item = trail[row, place] - 1
-        for first in range(0, self.items, ITEM_BLOCK):
-            scores = self._product(padded, first)[: len(top)]
-            rows, columns, which = _within(row, item, first, scores.shape[1])
-            scores[rows, columns] += self._revisit[place[which]]
-            yield first, scores
+        return row, trail[row, place] - 1, self._revisit[place]
 
-    def _product(self, padded: Hidden, first: int) -> NDArray[np.float32]:
-        """``[height, block]``: states, each with a 1 behind it, times the block of items that begins at ``first``."""
-        items = self._output[:, first : first + ITEM_BLOCK]
-        height, width = len(padded), items.shape[1]
-        product = np.empty((height, width), np.float32)
-        step = SLICE if height <= SLICED else width
-        for start in range(0, width, step):
-            np.matmul(padded, items[:, start : start + step], out=product[:, start : start + step])
-        return product
-
-    def _equal_heights(self) -> list[int]:
-        """Of :data:`HEIGHTS` those whose products here are the same, bit by bit, as of the lowest.
-
-        In which order a BLAS sums does not depend on the numbers, so random ones show it.
-        """
-        states = np.random.default_rng(0).normal(size=(HEIGHTS[-1], self._units + 1)).astype(np.float32)
-        equal = list(HEIGHTS)
-        for first in {0, (self.items - 1) // ITEM_BLOCK * ITEM_BLOCK}:  # the last block may have another width
-            products = {
-                height: np.concatenate([self._product(part, first) for part in np.split(states, len(states) // height)])
-                for height in equal
-            }
-            equal = [height for height in equal if np.array_equal(products[height], products[HEIGHTS[0]])]
-        return equal
+    @cached_property
+    def _sieve(self) -> Sieve:
+        """Made when the first list is asked for: training asks for scores alone."""
+        return Sieve(self._table(self._output, self._bias))
 
     def hidden_states(self, sessions: Sessions) -> Hidden:
         """``[events, width]``: the state after each event of each session."""
@@ -211,18 +221,16 @@ class Scorer:
                 yield self.scores(states[start : start + rows])
 
 
-def _flat(rows: Sequence[Rows]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _parts(array: NDArray[Any], size: int) -> list[NDArray[Any]]:
+    """An array cut into pieces of this size, and the rest."""
+    return np.split(array, range(size, len(array), size))
+
+
+def _flat(rows: Sequence[Rows]) -> Places:
     """The places (state, item) of the rows given for each state."""
     lengths = [len(each) for each in rows]
-    return np.repeat(np.arange(len(rows)), lengths), np.concatenate([*rows, np.empty(0, np.int64)]).astype(np.int64)
-
-
-def _within(
-    row: NDArray[np.int64], item: NDArray[np.int64], first: int, width: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """The places (row, item) in a block of items, as rows and columns of it, and which of all they are."""
-    which = np.flatnonzero((item >= first) & (item < first + width))
-    return row[which], item[which] - first, which
+    items = np.concatenate([*rows, np.empty(0, np.int64)]).astype(np.int64)
+    return Places(np.repeat(np.arange(len(rows)), lengths), items)
 
 
 def _sigmoid(values: NDArray[np.float32]) -> NDArray[np.float32]:

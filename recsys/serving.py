@@ -40,6 +40,7 @@ class Served:
         self.digest = bundle.digest
         self.vocabulary: Vocabulary = bundle.model.vocabulary
         self.scorer = Scorer(bundle.model.weights)
+        self.scorer.prepare()
         self.rule: SessionRule = bundle.model.description.sessions.rule
         self._kinds = {name: code for code, name in enumerate(bundle.model.description.event_types)}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import tracemalloc
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from recsys.ranking import Ranking
-from recsys.scorer import BLOCK, HEIGHTS, ITEM_BLOCK, Scorer
+from recsys.ranking import rank
+from recsys.scorer import BLOCK, TILE, Scorer
 from recsys.sessions import Sessions
+from recsys.tables import BLOCK_ITEMS
 from tests.conftest import random_model, random_states
 
 
@@ -63,14 +63,13 @@ def test_a_state_does_not_depend_on_who_else_is_in_the_batch(layers: int) -> Non
         )
 
 
-@pytest.mark.parametrize(("items", "units"), [(300, 100), (5000, 48), (ITEM_BLOCK + 77, 100)])
-def test_scores_and_lists_do_not_depend_on_who_else_is_in_the_batch(items: int, units: int) -> None:
+@pytest.mark.parametrize(("items", "units"), [(300, 100), (5000, 48), (BLOCK_ITEMS + 77, 100)])
+def test_lists_do_not_depend_on_who_else_is_in_the_batch(items: int, units: int) -> None:
     scorer = Scorer(random_model(items=items, units=units).weights)
-    hidden = random_states(scorer, HEIGHTS[-1] + HEIGHTS[2] + 3)
-    together, lists = scorer.scores(hidden), scorer.top_k(hidden, 100)
+    hidden = random_states(scorer, 2 * TILE + 11)
+    lists = scorer.top_k(hidden, 100)
     for first in range(0, len(hidden), 5):
         few = hidden[first : first + 1 + first % 20]
-        np.testing.assert_array_equal(scorer.scores(few), together[first : first + len(few)])
         for mine, expected in zip(scorer.top_k(few, 100), lists[first:], strict=False):
             assert [part.tobytes() for part in mine] == [part.tobytes() for part in expected]
 
@@ -82,7 +81,7 @@ def by_sorting(scores: np.ndarray, count: int) -> tuple[list[int], list[float]]:
 
 
 @pytest.mark.parametrize("exclude", [False, True])
-@pytest.mark.parametrize(("items", "count"), [(30, 100), (3000, 20), (ITEM_BLOCK * 2 + 5, 100), (ITEM_BLOCK, 1000)])
+@pytest.mark.parametrize(("items", "count"), [(30, 100), (3000, 20), (BLOCK_ITEMS * 2 + 5, 100), (BLOCK_ITEMS, 1000)])
 def test_lists_are_the_first_of_a_sort_of_all_scores(items: int, count: int, exclude: bool) -> None:
     """Weights of few values, so that many scores are equal; the last clicks weigh in, and lie in all blocks."""
     rng = np.random.default_rng(3)
@@ -101,7 +100,7 @@ def test_lists_are_the_first_of_a_sort_of_all_scores(items: int, count: int, exc
 
 
 def test_a_million_items_are_ranked_in_blocks_within_a_bound_of_memory() -> None:
-    """The scores of the batch alone would be 256 MB; those of a block of items are 8 MB."""
+    """The scores of the batch alone would be 256 MB; those of a block of items are 2 MB."""
     scorer = Scorer(random_model(items=1_000_000, units=8).weights)
     hidden = random_states(scorer, 64)
     scorer.top_k(hidden[:1], 100)
@@ -142,18 +141,15 @@ SCORES = hnp.arrays(
 
 
 @given(SCORES, st.integers(0, 15), st.data())
-def test_a_ranking_is_a_sort_however_its_columns_are_cut_into_lanes_and_blocks(
+def test_a_ranking_is_a_sort_in_whatever_order_its_places_come(
     scores: np.ndarray, count: int, data: st.DataObject
 ) -> None:
-    """Highest first, equal scores (0.0 and -0.0 among them) by column; what is excluded (-inf) never appears."""
+    """Highest first, equal scores (0.0 and -0.0 among them) by column; what is missing never appears."""
     scores = scores.copy()
     scores[data.draw(hnp.arrays(np.bool_, scores.shape))] *= -1
     scores[data.draw(hnp.arrays(np.bool_, scores.shape))] = -np.inf
-    cuts = sorted(data.draw(st.sets(st.integers(1, scores.shape[1]))) | {0, scores.shape[1]})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("recsys.ranking.LANES", data.draw(st.integers(1, 4)))
-        ranking = Ranking(len(scores), count)
-        for first, last in pairwise(cuts):
-            ranking.add(scores[:, first:last], first)
-        found = ranking.lists()
+    row, column = np.nonzero(scores > -np.inf)
+    order = np.array(data.draw(st.permutations(range(len(row)))), np.int64)
+    row, column = row[order], column[order]
+    found = rank(row, column, scores[row, column], len(scores), count)
     assert [(rows.tolist(), values.tolist()) for rows, values in found] == [by_sorting(row, count) for row in scores]
