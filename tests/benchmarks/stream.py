@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from recsys.byte_table import ByteTable, multiplies_bytes
 from recsys.demo.commands import Service
 from tests.benchmarks.traffic import Bench, Mix, cpu, metrics, reading
 
@@ -97,12 +98,19 @@ def bounds(items: int, units: int) -> dict[str, float]:
     with threadpool_limits(1):
         flops = 2 * 1024**3 / _best(lambda: big @ big)
         bytes_per_s = 2 * table.nbytes / _best(lambda: np.copyto(copy, table))
-    return {
+    found: dict[str, float] = {
         "matrix_gflops": round(flops / 1e9),
         "memory_gb_per_s": round(bytes_per_s / 1e9),
         "lists_per_s_by_matrix": round(flops / (2 * items * units)),
         "lone_lists_per_s_by_memory": round(bytes_per_s / (4 * items * units)),
     }
+    if multiplies_bytes():
+        query = ByteTable(big, big[0]).ask(big)
+        operations = 2 * 1024**3 / _best(lambda: query.scores(0))
+        found["matrix_gops_in_bytes"] = round(operations / 1e9)
+        found["lists_per_s_by_matrix_in_bytes"] = round(operations / (2 * items * units))
+        found["lone_lists_per_s_by_memory_in_bytes"] = round(bytes_per_s / (items * units))
+    return found
 
 
 def _best(work: object) -> float:
