@@ -32,7 +32,7 @@ from recsys.tables import Table
 from recsys.trail import extend
 
 BLOCK = 32  # rows of a step
-TILE = 64  # states whose lists are found together
+TILE = 128  # states whose lists are found together
 PAIRS = 1024  # states and items that are multiplied at a time: they fit into a core's second cache
 CHUNK_BYTES = 64 << 20  # scores held at a time while predicting
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK_ITEMS = 8192  # the scores of a block for 64 states fill a core's second cache
+BLOCK_ITEMS = 1 << 14  # fewer would cost more calls, more would no longer fit into a core's caches
 FEW, SLICE = 8, 1024  # for so few states, so many items at a time: OpenBLAS multiplies them without copying them
 ROUNDING = 2.0**-22  # of four roundings to float32
 

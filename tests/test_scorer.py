@@ -100,7 +100,7 @@ def test_lists_are_the_first_of_a_sort_of_all_scores(items: int, count: int, exc
 
 
 def test_a_million_items_are_ranked_in_blocks_within_a_bound_of_memory() -> None:
-    """The scores of the batch alone would be 256 MB; those of a block of items are 2 MB."""
+    """The scores of the batch alone would be 256 MB; those of a block of items are 4 MB."""
     scorer = Scorer(random_model(items=1_000_000, units=8).weights)
     hidden = random_states(scorer, 64)
     scorer.top_k(hidden[:1], 100)
