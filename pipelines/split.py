@@ -15,44 +15,43 @@ from pipelines.counts import RangeCounts, counts_of
 from pipelines.filters import settled
 from pipelines.pieces import from_bytes
 from pipelines.tally import Tally, report
-from recsys.dataset import MIN_EVENTS, fingerprint, write_sessions
+from recsys.dataset import MIN_EVENTS, SPLITS, fingerprint, write_sessions
 from recsys.manifest import Split
 from recsys.sessions import Sessions
 from recsys.settings import SessionSettings
 
-Part = tuple[Sessions, pa.Array]  # sessions and their users
+NOWHERE = -1  # the part of a session that is in none
 
 
-def divide(sessions: Sessions, users: pa.Array, split: Split) -> tuple[dict[str, Part], Tally]:
-    """The sessions of each part, by when they begin, each cut at the test boundary, and what fell to the cuts."""
+def place(sessions: Sessions, split: Split) -> tuple[Sessions, NDArray[np.int8], Tally]:
+    """The part of each session, by when it begins, and what fell to the cuts.
+
+    Sessions are cut at the test boundary; the part is a place in :data:`recsys.dataset.SPLITS`, or :data:`NOWHERE` for
+    those that are too short then.
+    """
     never = np.iinfo(np.int64).max
     test_from = never if split.test_from is None else split.test_from
     validation_from = test_from if split.validation_from is None else split.validation_from
-    begins = sessions.times[sessions.starts[:-1]]
-    ends = sessions.times[sessions.starts[1:] - 1]
+    begins, ends = sessions.times[sessions.starts[:-1]], sessions.times[sessions.starts[1:] - 1]
+    events = sessions.events
     crossing = (begins < test_from) & (ends >= test_from)
-    late = np.repeat(crossing, sessions.lengths) & (sessions.times >= test_from)
-    before = sessions.keep_events(~late) if crossing.any() else sessions
-    counts = Counter({"cut/after_test_boundary": int(np.count_nonzero(late))})
-    chosen = {
-        "train": begins < validation_from,
-        "validation": (begins >= validation_from) & (begins < test_from),
-        "test": begins >= test_from,
-    }
-    parts = {}
-    for name, choice in chosen.items():
-        long = choice & (before.lengths >= MIN_EVENTS)
-        counts["cut/too_short"] += int(before.lengths[choice & ~long].sum())
-        parts[name] = before.keep_sessions(long), users.filter(pa.array(long))
-    return parts, Tally(counts)
+    if crossing.any():
+        sessions = sessions.keep_events(~crossing[sessions.owner] | (sessions.times < test_from))
+    parts = np.add(begins >= validation_from, begins >= test_from, dtype=np.int8)
+    short = sessions.lengths < MIN_EVENTS
+    parts[short] = NOWHERE
+    counts = {"cut/after_test_boundary": events - sessions.events, "cut/too_short": int(sessions.lengths[short].sum())}
+    return sessions, parts, Tally(Counter(counts))
 
 
 def count_items(path: str, work: Path, step: str, split: Split, settings: SessionSettings) -> Iterator[RangeCounts]:
     """Count the items of training and validation sessions."""
-    sessions, users, codes = settled(path, work, settings)
-    parts, _ = divide(sessions, users, split)
-    for name in ("train", "validation"):
-        yield from counts_of(name, codes, np.bincount(parts[name][0].items, minlength=len(codes)))
+    sessions, _, codes = settled(path, work, settings)
+    sessions, parts, _ = place(sessions, split)
+    parts_of_events = np.repeat(parts, sessions.lengths)
+    for part, name in enumerate(SPLITS[:2]):
+        items = sessions.items[parts_of_events == part]
+        yield from counts_of(name, codes, np.bincount(items, minlength=len(codes)))
     report(work, step, Path(path).name, Tally())
 
 
@@ -67,23 +66,24 @@ def write_parts(
     sessions, users, codes = settled(path, work, settings)
     rows = np.fromfile(work / "rows", np.int32)[codes]
     types = _type_codes(work, name)
-    parts, tally = divide(sessions, users, split)
-    for part, (coded, owners) in parts.items():
-        sessions, users = Sessions(rows[coded.items], coded.times, types[coded.types], coded.starts), owners
+    sessions, parts, tally = place(sessions, split)
+    for number, part in enumerate(SPLITS):
+        chosen = parts == number
+        coded, owners = sessions.keep_sessions(chosen), users.filter(pa.array(chosen))
+        written = Sessions(rows[coded.items], coded.times, types[coded.types], coded.starts)
         if part == "test":
-            known = sessions.items >= 0
+            known = written.items >= 0
             tally.counts["cut/unknown_item"] += int(np.count_nonzero(~known))
-            sessions = sessions.keep_events(known)
-            long = sessions.lengths >= MIN_EVENTS
-            tally.counts["cut/too_short"] += int(sessions.lengths[~long].sum())
-            sessions, users = sessions.keep_sessions(long), users.filter(pa.array(long))
-            found, counts = np.unique(sessions.items, return_counts=True)
-            yield from counts_of(part, found, counts)
-        if len(sessions):
-            write_sessions(directory / part / f"{name}.parquet", sessions, users)
-        tally.counts[f"events/{part}"] += sessions.events
-        tally.counts[f"sessions/{part}"] += len(sessions)
-        tally.fingerprints[part] = fingerprint(sessions, users)
+            written = written.keep_events(known)
+            long = written.lengths >= MIN_EVENTS
+            tally.counts["cut/too_short"] += int(written.lengths[~long].sum())
+            written, owners = written.keep_sessions(long), owners.filter(pa.array(long))
+            yield from counts_of(part, *np.unique(written.items, return_counts=True))
+        if len(written):
+            write_sessions(directory / part / f"{name}.parquet", written, owners)
+        tally.counts[f"events/{part}"] += written.events
+        tally.counts[f"sessions/{part}"] += len(written)
+        tally.fingerprints[part] = fingerprint(written, owners)
     report(work, step, name, tally)
 
 

@@ -28,9 +28,12 @@ def hash_texts(texts: Sequence[str] | pa.Array) -> NDArray[np.uint64]:
 def scramble(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """A bijection of 64-bit words in which each bit of input moves each bit of output (the finaliser of SplitMix64)."""
     words = words + np.uint64(0x9E3779B97F4A7C15)
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))
+    words ^= words >> np.uint64(30)
+    words *= np.uint64(0xBF58476D1CE4E5B9)
+    words ^= words >> np.uint64(27)
+    words *= np.uint64(0x94D049BB133111EB)
+    words ^= words >> np.uint64(31)
+    return words
 
 
 def buffers(texts: pa.LargeStringArray) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
