@@ -32,7 +32,9 @@ from recsys.manifest import Counts, Manifest, Size
 from recsys.settings import SessionSettings
 from recsys.vocabulary import Vocabulary
 
-WORKING_BYTES = 8  # of memory that cutting a shard takes for each byte of its log
+SHARD_BYTES = 48 << 20  # of log, decompressed, that a shard holds if users are spread evenly: larger ones sort slower
+WORKING_BYTES = 6  # of memory that a shard takes at its most for each byte of its log
+BASE_BYTES = 512 << 20  # of memory that a process takes without any shard
 MIN_SHARDS, MAX_SHARDS = 8, 1 << 16
 MAX_TYPES = 127  # codes are int8
 COMPRESSION = 6  # how much smaller a compressed log is, roughly
@@ -71,7 +73,12 @@ def build_dataset(request: Request) -> Manifest:
         work = directory / ".work"
         work.mkdir()
         options, workers = _runner(request.beam_flags)
-        job = steps.Job(options, work, request.shards or _shards(sources, request.memory_mib, workers))
+        job = steps.Job(
+            options=options,
+            work=work,
+            shards=request.shards or _shards(sources, request.memory_mib, workers),
+            threads=math.ceil(workers / len(sources)),
+        )
         manifest = _build(request, job, sources, directory)
     _kept_dead_letters(request).unlink(missing_ok=True)
     return manifest
@@ -233,5 +240,5 @@ def _shards(sources: list[Source], memory_mib: int, workers: int) -> int:
     size = sum(
         source.size * (COMPRESSION if source.compression or source.format == "parquet" else 1) for source in sources
     )
-    fitting = (memory_mib << 20) // workers // WORKING_BYTES
-    return min(max(MIN_SHARDS, math.ceil(size / max(fitting, 1))), MAX_SHARDS)
+    fitting = ((memory_mib << 20) - BASE_BYTES) // workers // WORKING_BYTES
+    return min(max(MIN_SHARDS, math.ceil(size / min(fitting, SHARD_BYTES))), MAX_SHARDS)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--now", type=MOMENT, help="Clicks more than a day after this are bad. [default: the clock]")
 @click.option("--shards", type=click.IntRange(1, 10_000), help="Parts that users are spread over. [default: by size]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing dataset.")
-@with_settings("sessions")
+@with_settings("sessions", "pipeline")
 def sessions(
     settings: Settings,
     inputs: tuple[str, ...],
@@ -94,6 +94,7 @@ def sessions(
         boundaries=Boundaries(test_from, test_days, validation_from, validation_days),
         max_bad=max_bad,
         shards=shards,
+        memory_mib=settings.pipeline.memory_mib,
         overwrite=overwrite,
         beam_flags=[flag for flag in inputs if flag.startswith("--")],
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +24,7 @@ Decoded = tuple[int, list[tuple[int, bytes]], list[Refused], Tally]
 
 
 def read_clicks(
-    numbered: tuple[int, Source], clock: Clock, work: Path, step: str, shards: int
+    numbered: tuple[int, Source], clock: Clock, work: Path, step: str, shards: int, threads: int
 ) -> Iterator[tuple[int, Piece]]:
     """The clicks of a file as pieces for the shards; dead letters go to ``work/dead``.
 
@@ -41,7 +40,7 @@ def read_clicks(
     clicks = 0
     with PieceWriter(work / "pieces", number) as writer:
         try:
-            decoded = in_threads(decode, read_blocks(source), len(os.sched_getaffinity(0)))
+            decoded = in_threads(decode, read_blocks(source), threads)
             for index, (position, parts, refused, tally) in enumerate(decoded):
                 yield from ((shard, writer.write(index, data)) for shard, data in parts)
                 tallies.append(tally)

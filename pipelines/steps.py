@@ -35,11 +35,13 @@ from recsys.settings import SessionSettings
 
 @dataclass(frozen=True)
 class Job:
-    """What all steps of a run share: the runner's options, and the directory of its intermediate files."""
+    """What all steps of a run share: the runner's options, the directory of its intermediate files, how many shards
+    users are spread over, and how many threads read one source."""
 
     options: PipelineOptions
     work: Path
     shards: int
+    threads: int
 
     def run(self, step: str, build: Callable[[beam.Pipeline], object]) -> Tally:
         """Run one pipeline; the total of what its elements report comes back."""
@@ -54,7 +56,7 @@ def read_and_cut(job: Job, sources: list[Source], clock: Clock, settings: Sessio
     def build(pipeline: beam.Pipeline) -> None:
         (
             _spread(pipeline, list(enumerate(sources)))
-            | "Read" >> beam.FlatMap(read_clicks, clock, job.work, "read", job.shards)
+            | "Read" >> beam.FlatMap(read_clicks, clock, job.work, "read", job.shards, job.threads)
             | "ByShard" >> beam.GroupByKey()
             | "Cut" >> beam.FlatMap(_cut, settings, job.work)
             | "ByBucket" >> beam.GroupByKey()

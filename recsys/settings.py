@@ -61,6 +61,14 @@ class SessionSettings(Section):
         return SessionRule(round(self.gap_minutes * 60_000), self.collapse_repeats)
 
 
+class PipelineSettings(Section):
+    """How session datasets are built."""
+
+    memory_mib: int = Field(
+        2048, ge=768, description="Memory of a machine that builds sessions: longer logs make more shards instead."
+    )
+
+
 class ModelSettings(Section):
     """The shape of the network. Travels inside every model bundle."""
 
@@ -244,6 +252,7 @@ class Settings(BaseSettings):
 
     bundles: Path = Field(Path("bundles"), description="Directory of published model bundles.")
     sessions: SessionSettings = SessionSettings()
+    pipeline: PipelineSettings = PipelineSettings()
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
     kafka: KafkaSettings = KafkaSettings()
