@@ -10,23 +10,35 @@ the figure does not matter with it; the embedded broker sleeps the whole time, a
 
 Faust drops what it has fetched when a rebalance begins, and seeks back to what is committed. A partition of which
 nothing is committed yet it leaves where it is: what was dropped would never be read.
+
+aiokafka does no more for its group after an error that it does not expect, as a broker gives that has just come back
+and is loading its groups: it waits until one of its own fetches has raised the error, and Faust fetches in another way.
+A worker whose fetch did not wait just then would read its old partitions for ever, while they are another's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+from mode import Service
 
 from stream.dead_letter import Record
 
+log = logging.getLogger(__name__)
+
 FETCH_WAIT_MS = 20
+HEED_SECONDS = 0.5  # between looks for errors of the group
+ASTRAY_SECONDS = 30.0  # of errors, before the worker gives up
 BUNDLE_RECORDS = 256  # at most: a batch is made of whole bundles
 
 
@@ -35,6 +47,31 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         return consumer
+
+    @Service.task
+    async def _stay_in_group(self) -> None:
+        """Join the group again after each error; raise one that comes again and again for a long time."""
+        coordinator = self._ensure_consumer()._coordinator
+        first = last = -math.inf
+        while not self.should_stop:
+            await self.sleep(HEED_SECONDS)
+            try:
+                coordinator.check_errors()
+            except KafkaError as error:
+                now = time.monotonic()
+                first, last = (first if now - last < 10 * HEED_SECONDS else now), now
+                if coordinator._coordination_task.done() or now - first > ASTRAY_SECONDS:
+                    raise
+                log.warning("joining the group again after %r", error)
+                coordinator.request_rejoin()
+
+    async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super()._fetch_records(consumer, *args, **kwargs)
+        except KafkaError as error:
+            if repr(error) != repr(consumer._coordinator._pending_exception):
+                raise
+            return {}  # it ends a fetch that waits, too, as a copy
 
     async def seek_to_committed(self) -> Any:
         return await self.call_thread(_seek_to_committed, self._ensure_consumer())

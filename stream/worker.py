@@ -29,6 +29,7 @@ from threadpoolctl import threadpool_limits
 from recsys.bundle import Bundles
 from recsys.errors import UnavailableError
 from recsys.kafka import aiokafka_options, ssl_context
+from recsys.kafka_on_uvloop import mend_connections
 from recsys.service_log import announce
 from recsys.serving import CurrentModel, Served
 from recsys.settings import KafkaSettings, Settings
@@ -63,6 +64,7 @@ async def run(settings: Settings) -> None:
         BundleError: the published bundle is altered.
         UnavailableError: the broker or the store does not answer at the start.
     """
+    mend_connections()
     sys.setswitchinterval(SWITCH_SECONDS)
     threadpool_limits(1)  # small products are a hundred times slower on several BLAS threads
     model = CurrentModel(Bundles(settings.bundles))
@@ -103,8 +105,7 @@ async def run(settings: Settings) -> None:
         ]
         await asyncio.wait([asyncio.create_task(stop.wait()), *watches], return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
-            failed = next(watch for watch in watches if watch.done())
-            _end(f"a defect in one of its watches: {failed.exception()!r}", DEFECT)
+            _end_as(app, next(watch for watch in watches if watch.done()))
         announce("worker: finishing the batch in hand")
         for watch in watches:
             watch.cancel()
@@ -273,7 +274,13 @@ async def _watch_topic(topic: Topic, store: Store, number: int) -> None:
 
 
 async def _watch_faust(app: Any) -> None:
-    """End the process when a part of Faust has crashed: the rest would live on and consume nothing."""
+    """Return when a part of Faust has crashed: the rest would live on and consume nothing."""
     while not (app.crashed or app.consumer.crashed):
         await asyncio.sleep(WATCH_SECONDS)
-    _end(f"Faust crashed: {app.crash_reason or app.consumer.crash_reason!r}", DEFECT)
+
+
+def _end_as(app: Any, failed: asyncio.Task[None]) -> NoReturn:
+    """End the process as a watch of it has ended."""
+    if crash := app.crash_reason or app.consumer.crash_reason:
+        _end(f"Faust crashed: {crash!r}", UnavailableError.exit_code if isinstance(crash, KafkaError) else DEFECT)
+    _end(f"a defect in one of its watches: {'cancelled' if failed.cancelled() else failed.exception()!r}", DEFECT)

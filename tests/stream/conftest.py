@@ -50,12 +50,6 @@ def world(servers: Servers, bundles: Path, tmp_path: Path) -> World:
 
 
 @pytest.fixture
-def embedded_world(embedded_servers: Servers, bundles: Path, tmp_path: Path) -> World:
-    """Topics and keys of a test's own on the embedded servers."""
-    return make_world(embedded_servers, bundles, tmp_path)
-
-
-@pytest.fixture
 def real_world(real_servers: RealServers, bundles: Path, tmp_path: Path) -> World:
     """Topics and keys of a test's own on Kafka and Redis."""
     return make_world(real_servers, bundles, tmp_path)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys.demo.commands import Service, get_text
-from tests.stream.world import World, clicks, wait_until_dealt_with
+from tests.stream.world import World, clicks, on_embedded_servers, wait_until_dealt_with
 
 
 def wait_until(true: Callable[[], bool], seconds: float = 90) -> None:
@@ -31,15 +31,19 @@ def probe(worker: Service, path: str) -> tuple[int, Any]:
         return error.code, json.loads(error.read())
 
 
+def all_metrics(worker: Service) -> str:
+    return get_text(worker.wait_for_line("worker: metrics on ")[0])
+
+
 def lag(worker: Service) -> dict[str, float]:
     """Records by partition."""
-    lines = get_text(worker.wait_for_line("worker: metrics on ")[0]).splitlines()
+    lines = all_metrics(worker).splitlines()
     found = [line.removeprefix('recsys_lag_records{partition="') for line in lines if line.startswith("recsys_lag")]
     return {partition: float(value) for partition, value in (each.split('"} ') for each in found)}
 
 
-def test_readiness_names_the_server_that_is_away(embedded_world: World, tmp_path: Path) -> None:
-    world = embedded_world
+@on_embedded_servers
+def test_readiness_names_the_server_that_is_away(world: World, tmp_path: Path) -> None:
     with world.servers.own_store(tmp_path / "store") as store:
         world.commands.environment["REDIS_URL"] = store.url
         with world.servers.own_broker(world.commands, (world.topic, world.dead_letter_topic)) as (address, stop):
@@ -47,9 +51,11 @@ def test_readiness_names_the_server_that_is_away(embedded_world: World, tmp_path
             with world.worker("--retry-seconds", "120") as worker:
                 ready = (200, {"status": "ready", "checks": {"broker": "ok", "store": "ok"}})
                 wait_until(lambda: probe(worker, "/ready") == ready)
+                assert "recsys_ready 1.0" in all_metrics(worker)
                 store.stop()
                 without_store = {"broker": "ok", "store": "does not answer"}
                 wait_until(lambda: probe(worker, "/ready") == (503, {"status": "not ready", "checks": without_store}))
+                assert "recsys_ready 0.0" in all_metrics(worker)
                 store.start()
                 wait_until(lambda: probe(worker, "/ready") == ready)
                 stop()

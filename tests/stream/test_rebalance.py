@@ -103,10 +103,9 @@ def crew_of(world: World, seed: int, workers: int = 1) -> Iterator[Crew]:
 
 
 @pytest.mark.timeout(280)
-@pytest.mark.parametrize("seed", [11])
-def test_workers_come_and_go_and_nothing_is_lost_or_done_twice(real_world: World, seed: int) -> None:
-    made = clicks(4000, seed, users=60)
-    with crew_of(real_world, seed) as crew:
+def test_workers_come_and_go_and_nothing_is_lost_or_done_twice(real_world: World) -> None:
+    made = clicks(4000, seed=11, users=60)
+    with crew_of(real_world, 11) as crew:
         with real_world.producing(made, pause=0.01) as producing:
             while producing.is_alive():
                 crew.step()
@@ -130,11 +129,10 @@ def test_a_worker_frozen_past_its_session_overwrites_nothing(real_world: World) 
         crew.wait_until_shared()
 
 
-@pytest.mark.parametrize("workers", [2])
-def test_partitions_may_be_added_under_load(real_world: World, real_servers: RealServers, workers: int) -> None:
+def test_partitions_may_be_added_under_load(real_world: World, real_servers: RealServers) -> None:
     """Workers find them, users move, and every click is applied once."""
     made = single_sessions(3000, seed=13, users=100)
-    with crew_of(real_world, 13, workers) as crew:
+    with crew_of(real_world, 13, workers=2) as crew:
         crew.wait_until_shared()
         with real_world.producing(made, pause=0.005):
             wait_until_dealt_with(crew.running[0][0], 100)

@@ -18,7 +18,7 @@ from recsys.errors import RecsysError
 from recsys.state import RecommendationList
 from stream.embedded import free_port
 from tests.conftest import publish, random_model
-from tests.stream.world import START, World, clicks, metrics, wait_until_dealt_with
+from tests.stream.world import START, World, clicks, metrics, on_embedded_servers, wait_until_dealt_with
 
 
 def test_clicks_become_states_and_lists_and_every_one_is_accounted_for(world: World) -> None:
@@ -71,6 +71,7 @@ def test_sigterm_amid_a_long_backlog_ends_the_worker_soon(real_world: World) -> 
     assert 0 < sum(world.offsets()[0].values()) == states < count
 
 
+@on_embedded_servers
 def test_the_worker_gives_up_on_a_store_that_stays_away_and_loses_nothing(world: World, tmp_path: Path) -> None:
     shared = world.commands.environment["REDIS_URL"]
     made = clicks(50, seed=5)
@@ -86,6 +87,7 @@ def test_the_worker_gives_up_on_a_store_that_stays_away_and_loses_nothing(world:
         world.wait_for(world.clean_run(len(made)))
 
 
+@on_embedded_servers
 def test_the_worker_gives_up_on_a_broker_that_stays_away(world: World) -> None:
     topics = (world.topic, world.dead_letter_topic)
     with world.servers.own_broker(world.commands, topics) as (address, stop):
@@ -96,6 +98,7 @@ def test_the_worker_gives_up_on_a_broker_that_stays_away(world: World) -> None:
             assert "the broker has been away" in worker.log.read_text()
 
 
+@on_embedded_servers
 @pytest.mark.parametrize("absent", ["REDIS_URL", "KAFKA_BOOTSTRAP_SERVERS"])
 def test_a_server_absent_at_the_start_is_named(world: World, absent: str) -> None:
     address = f"127.0.0.1:{free_port()}"
@@ -105,6 +108,7 @@ def test_a_server_absent_at_the_start_is_named(world: World, absent: str) -> Non
     assert caught.value.exit_code == 69
 
 
+@on_embedded_servers
 def test_a_worker_without_a_bundle_says_so(world: World, tmp_path: Path) -> None:
     world.bundles = tmp_path / "nothing"
     with pytest.raises(RecsysError, match="no bundle is published") as caught, world.worker():
@@ -112,6 +116,7 @@ def test_a_worker_without_a_bundle_says_so(world: World, tmp_path: Path) -> None
     assert caught.value.exit_code == 66
 
 
+@on_embedded_servers
 def test_a_bundle_with_a_flipped_bit_is_refused(world: World) -> None:
     weights = next(world.bundles.glob("*/weights.safetensors"))
     data = bytearray(weights.read_bytes())
@@ -122,6 +127,7 @@ def test_a_bundle_with_a_flipped_bit_is_refused(world: World) -> None:
     assert caught.value.exit_code == 65
 
 
+@on_embedded_servers
 def test_a_new_bundle_takes_over_while_clicks_flow(world: World) -> None:
     made = clicks(300, seed=6)
     with world.worker("--bundle-poll-seconds", "0.2") as worker:
@@ -145,6 +151,7 @@ def test_a_new_bundle_takes_over_while_clicks_flow(world: World) -> None:
         assert {f"l:{{{user}}}" for user in users} <= new
 
 
+@on_embedded_servers
 def test_a_record_of_hostile_size_is_dead_lettered_and_the_rest_goes_on(world: World) -> None:
     good = json.dumps({"user_id": "u", "item_id": "item-001", "timestamp": START}).encode()
     hostile = [
@@ -163,6 +170,7 @@ def test_a_record_of_hostile_size_is_dead_lettered_and_the_rest_goes_on(world: W
     assert sum(letter["truncated"] for letter in letters) == 2
 
 
+@on_embedded_servers
 def test_a_crash_inside_faust_ends_the_worker(world: World) -> None:
     """Faust stops consuming when a service of its crashes, but lives on."""
     script = (
@@ -185,18 +193,29 @@ def test_a_crash_inside_faust_ends_the_worker(world: World) -> None:
     assert b"planted" in done.stderr
 
 
-def test_readiness_follows_the_servers(world: World, tmp_path: Path) -> None:
-    with world.servers.own_store(tmp_path / "store") as store:
-        world.commands.environment["REDIS_URL"] = store.url
-        with world.worker() as worker:
-            address = worker.wait_for_line("worker: metrics on ")[0]
-
-            def wait_for(line: str) -> None:
-                deadline = time.monotonic() + 15
-                while line not in get_text(address):
-                    assert time.monotonic() < deadline
-                    time.sleep(0.1)
-
-            wait_for("recsys_ready 1.0")
-            store.stop()
-            wait_for("recsys_ready 0.0")
+@on_embedded_servers
+def test_a_worker_joins_its_group_again_after_an_error(world: World, tmp_path: Path) -> None:
+    """aiokafka waits for its caller to see the error, and Faust does not look."""
+    script = (
+        "from aiokafka.consumer.group_coordinator import GroupCoordinator\n"
+        "from aiokafka.errors import KafkaError\n"
+        "from recsys.cli import main\n"
+        "beat, beats = GroupCoordinator._do_heartbeat, iter([None, KafkaError('planted')])\n"
+        "async def sabotaged(coordinator):\n"
+        "    if error := next(beats, None):\n"
+        "        raise error  # as at an answer that the group is being loaded\n"
+        "    return await beat(coordinator)\n"
+        "GroupCoordinator._do_heartbeat = sabotaged\n"
+        "main()\n"
+    )
+    path = tmp_path / "log"
+    command = [sys.executable, "-c", script, "worker", "--bundles", str(world.bundles), "--metrics-port", "0"]
+    with path.open("wb") as log, subprocess.Popen(command, env=world.commands.environment, stderr=log) as worker:
+        try:
+            deadline = time.monotonic() + 30
+            while path.read_text().count("worker: reading partitions [0") < 2:
+                assert time.monotonic() < deadline, path.read_text()
+                time.sleep(0.1)
+        finally:
+            worker.terminate()
+        assert worker.wait(10) == 0

@@ -16,6 +16,7 @@ from itertools import count as count_from
 from itertools import islice
 from pathlib import Path
 
+import pytest
 import redis
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
@@ -30,6 +31,9 @@ from recsys.store import Store
 from stream.dead_letter import DeadLetter, Record
 from stream.processor import Processor
 from tests.servers.pairs import Servers
+
+# For tests to which it makes no difference which broker and store it is.
+on_embedded_servers = pytest.mark.parametrize("servers", ["embedded"], indirect=True)
 
 START = 1_700_000_000_000
 POISON = (b"not json", b"\xff\xfe", b"", b'{"user_id": "nobody"}')
