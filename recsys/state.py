@@ -127,8 +127,9 @@ class UserState:
         if rows is None:
             self.recent, self.session_events = [], 0
         else:
-            table = rows.tolist()
-            self.recent = [click._replace(row=table[click.row] if click.row >= 0 else UNKNOWN) for click in self.recent]
+            self.recent = [
+                click._replace(row=int(rows[click.row]) if click.row >= 0 else UNKNOWN) for click in self.recent
+            ]
         self.model = model
         self.hidden = np.zeros(width, np.float32)
         self.start_over(rule)
