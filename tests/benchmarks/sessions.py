@@ -1,135 +1,191 @@
-"""Clicks per second of ``recsys sessions``, beside a Beam pipeline of one element a click.
+"""Clicks per second of ``recsys sessions``, beside Polars and beside a Beam pipeline of one element a click.
 
 ::
 
-    python tests/benchmarks/sessions.py                    # 2 million clicks of our own making
-    python tests/benchmarks/sessions.py --log clicks.csv.gz --column user=visitor
+    python -m tests.benchmarks.sessions                                 # 20 million clicks, from CSV and from Parquet
+    python -m tests.benchmarks.sessions --millions 1 5 20 100 --alone --plot sessions.png
 
-Each runs in a process of its own, one after the other; seconds are those of the whole command. The pipeline of one
-element a click is the one that Beam's documentation teaches (session windows, GroupByKey on the user). It does less (no
-filters, no split) and gets only a slice, since it would take minutes for the whole.
+Each command runs in a process of its own, one after the other in turns; seconds are those of the whole command, and of
+several rounds the fastest counts. What the others do is said in :mod:`tests.benchmarks.sessions_others`. The pipeline
+of one element a click gets only a slice, since it would take an hour for the whole.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
-import itertools
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+OTHERS = "tests.benchmarks.sessions_others"
+WEEK_MS = 7 * 86_400_000
+CHUNK = 5_000_000  # clicks made at a time
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command did to a log of so many clicks: seconds, MiB at most, and seconds of CPU."""
+
+    name: str
+    clicks: int
+    seconds: float
+    mebibytes: float
+    cpu: float
+
+    @property
+    def rate(self) -> float:
+        """Clicks per second."""
+        return self.clicks / self.seconds
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name:32} {self.clicks:>12,} clicks {self.seconds:8.1f} s {self.rate:>12,.0f} clicks/s "
+            f"{self.mebibytes:>7,.0f} MiB {self.cpu:7.1f} s of CPU"
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--log", type=Path, help="a CSV log; without it, one is made")
-    parser.add_argument("--clicks", type=int, default=2_000_000, help="clicks of the log that is made")
-    parser.add_argument("--column", action="append", default=[], metavar="FIELD=COLUMN", help="as in recsys sessions")
+    parser.add_argument("--millions", type=int, nargs="+", default=[20], help="clicks of the logs")
+    parser.add_argument("--formats", nargs="+", default=["csv", "parquet"], choices=["csv", "parquet"])
+    parser.add_argument("--alone", action="store_true", help="leave the others out")
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--slice", type=int, default=50_000, help="clicks for the pipeline of one element a click")
+    parser.add_argument("--memory-mib", type=int, default=2048, help="as in recsys sessions")
+    parser.add_argument("--plot", type=Path, help="draw clicks per second and memory by size of the log (PNG)")
+    parser.add_argument("--folder", type=Path, help="for logs and datasets; logs found there are used again")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        folder = Path(directory)
-        log = options.log or make_log(folder / "clicks.csv", options.clicks)
-        columns = [part for column in options.column for part in ("--column", column)]
-        out = folder / "dataset"
-        command = [sys.executable, "-c", "import recsys.cli; recsys.cli.main()", "sessions", str(log), *columns]
-        ours = timed([*command, "--out", str(out)])
-        clicks = json.loads((out / "manifest.json").read_text())["counts"]["read"]
-        part = cut_slice(log, folder / "slice.csv", options.slice, dict(name.split("=", 1) for name in options.column))
-        theirs = timed([sys.executable, __file__, "one-element-a-click", str(part)])
-    rate, slow_rate = clicks / ours[0], options.slice / theirs[0]
-    for name, count, (seconds, mebibytes), speed in (
-        ("recsys sessions", clicks, ours, rate),
-        ("one element a click", options.slice, theirs, slow_rate),
-    ):
-        print(f"{name:20} {count:>12,} clicks {seconds:8.1f} s {speed:>12,.0f} clicks/s {mebibytes:>7,.0f} MiB")
-    print(f"{'ratio':20} {rate / slow_rate:>12.1f}")
+    found: list[Result] = []
+    with tempfile.TemporaryDirectory() as made:
+        folder = options.folder or Path(made)
+        for millions in options.millions:
+            for suffix in options.formats:
+                log = log_of(folder / f"clicks-{millions}.{suffix}", millions * 1_000_000)
+                found += compare(log, options.rounds, options.alone, options.memory_mib)
+        if not options.alone:
+            part = log_of(folder / f"slice-{options.slice}.csv", options.slice)
+            found.append(measure("one element a click", options.slice, [OTHERS, "one-element-a-click"], part))
+    for result in found:
+        print(result)
+    if not options.alone:
+        print(f"{'ratio to one element a click':32} {found[0].rate / found[-1].rate:>12.1f}")
+    if options.plot:
+        draw([result for result in found if result.name.startswith("recsys")], options.plot)
 
 
-def make_log(path: Path, clicks: int) -> Path:
-    """A CSV log of Zipf items and random users over a week."""
-    rng = np.random.default_rng(1)
-    users = rng.integers(0, clicks // 10, clicks)
-    items = np.minimum(rng.zipf(1.3, clicks), 50_000)
-    times = (
-        1_704_067_200_000 + rng.integers(0, 7 * 86_400_000, clicks // 10)[users] + rng.integers(0, 3_600_000, clicks)
-    )
-    np.savetxt(
-        path, np.stack((users, items, times), axis=1), "%d", ",", header="user_id,item_id,timestamp", comments=""
-    )
-    return path
+def compare(log: Path, rounds: int, alone: bool, memory_mib: int) -> list[Result]:
+    """Ours and Polars on one log, in turns; the fastest run of each."""
+    clicks = int(log.stem.partition("-")[2]) * 1_000_000
+    ways = {f"recsys sessions, {log.suffix[1:]}": ["recsys", "sessions", f"--memory-mib={memory_mib}"]}
+    if not alone:
+        ways[f"Polars, {log.suffix[1:]}"] = [OTHERS, "polars"]
+    runs = [[measure(name, clicks, command, log) for name, command in ways.items()] for _ in range(rounds)]
+    best = [min(results, key=lambda result: result.seconds) for results in zip(*runs, strict=True)]
+    if not alone:
+        print(f"{'ratio to Polars, ' + log.suffix[1:]:32} {best[0].rate / best[1].rate:>12.2f}", flush=True)
+    return best
 
 
-def timed(command: list[str]) -> tuple[float, float]:
-    """Seconds and peak MiB of a command."""
+def measure(name: str, clicks: int, command: list[str], log: Path) -> Result:
+    """Run a command on a log, and check that it read all clicks."""
+    out = log.with_name("dataset")
+    shutil.rmtree(out, ignore_errors=True)
     began = time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        _, status, usage = wait(process)
+    arguments = [sys.executable, "-m", *command, str(log), "--out", str(out)]
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        status, usage = wait(process)
         if status:
-            sys.exit(f"{command[1:]} ended with {status}")
-    return time.monotonic() - began, usage.ru_maxrss / 1024
+            sys.exit(f"{' '.join(arguments)} ended with {status}")
+    seconds = time.monotonic() - began
+    if command[0] == "recsys":
+        read = json.loads((out / "manifest.json").read_text())["counts"]["read"]
+        assert read == clicks, f"{read} clicks were read of {clicks}"
+    shutil.rmtree(out, ignore_errors=True)
+    return Result(name, clicks, seconds, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime)
 
 
-def wait(process: subprocess.Popen[bytes]) -> tuple[int, int, resource.struct_rusage]:
+def wait(process: subprocess.Popen[bytes]) -> tuple[int, resource.struct_rusage]:
     """The process's end, with what it used."""
-    pid, status, usage = os.wait4(process.pid, 0)
+    _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    return pid, status, usage
+    return status, usage
 
 
-def cut_slice(log: Path, path: Path, clicks: int, mapping: dict[str, str]) -> Path:
-    """The first clicks of the log, with user, item and time under the usual names."""
-    with (gzip.open if log.suffix == ".gz" else open)(log, "rt") as source, path.open("w") as target:
-        rows = csv.DictReader(source)
-        names = [
-            mapping.get("user", mapping.get("session", "user_id")),
-            mapping.get("item", "item_id"),
-            mapping.get("timestamp", "timestamp"),
-        ]
-        for row in itertools.islice(rows, clicks):
-            target.write(",".join(row[name] for name in names) + "\n")
+def log_of(path: Path, clicks: int) -> Path:
+    """The log at ``path``, which is made if it is not there.
+
+    By another process: the memory of this one would count for the commands that it starts.
+    """
+    if not path.exists():
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            pool.submit(make_log, path, clicks).result()
     return path
 
 
-def one_element_a_click(path: Path) -> None:
-    """Sessions by the textbook: parse each line, window by gaps, group by user, sort."""
-    import apache_beam as beam
-    from apache_beam.options.pipeline_options import PipelineOptions
-    from apache_beam.transforms import window
+def make_log(path: Path, clicks: int) -> None:
+    """Write a log of a week in the order of time: ten clicks a user in sessions of five, items by Zipf."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    items = _words("sku-{:05}", 50_000)
+    users = _words("user-{:08}", clicks // 10)
+    schema = pa.schema([("user_id", pa.string()), ("item_id", pa.string()), ("timestamp", pa.int64())])
+    random = np.random.default_rng(1)
+    writer: pa_csv.CSVWriter | pq.ParquetWriter
+    if path.suffix == ".csv":
+        writer = pa_csv.CSVWriter(path, schema, write_options=pa_csv.WriteOptions(quoting_style="none"))
+    else:
+        writer = pq.ParquetWriter(path, schema)
+    with writer:
+        for first in range(0, clicks, CHUNK):
+            size = min(CHUNK, clicks - first)
+            begin, end = (1_704_067_200_000 + WEEK_MS * place // clicks for place in (first, first + size))
+            starts = random.integers(begin, end, size // 5)
+            times = (starts[:, None] + np.cumsum(random.integers(1, 120_000, (size // 5, 5)), axis=1)).ravel()
+            order = np.argsort(times)
+            columns = [
+                users.take(pa.array(np.repeat(random.integers(0, len(users), size // 5), 5)[order])),
+                items.take(pa.array(np.minimum(random.zipf(1.3, size), len(items)) - 1)),
+                pa.array(times[order]),
+            ]
+            writer.write_table(pa.table(columns, schema=schema))
 
-    from pipelines.build import LOCAL_RUNNER
 
-    def parse(line: str) -> Iterator[Any]:
-        user, item, moment = line.split(",")
-        yield window.TimestampedValue((user, (int(moment), item)), int(moment) / 1000)
+def _words(pattern: str, count: int) -> pa.StringArray:
+    return pa.array([pattern.format(number) for number in range(count)])
 
-    def session(user: str, clicks: Iterable[tuple[int, str]]) -> str:
-        return json.dumps({"user_id": user, "clicks": sorted(clicks)})
 
-    with beam.Pipeline(options=PipelineOptions([f"--runner={LOCAL_RUNNER}"])) as pipeline:
-        (
-            pipeline
-            | beam.io.ReadFromText(str(path))
-            | beam.FlatMap(parse)
-            | beam.WindowInto(window.Sessions(30 * 60))
-            | beam.GroupByKey()
-            | beam.MapTuple(session)
-            | beam.io.WriteToText(str(path.with_suffix(".sessions")))
-        )
+def draw(results: list[Result], path: Path) -> None:
+    """Clicks per second and memory by size of the log."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    panels: list[tuple[str, Callable[[Result], float]]] = [
+        ("million clicks per second", lambda result: result.rate / 1e6),
+        ("GiB at most", lambda result: result.mebibytes / 1024),
+    ]
+    for axes, (title, value) in zip(figure.subplots(1, 2), panels, strict=True):
+        for name in dict.fromkeys(result.name for result in results):
+            own = [result for result in results if result.name == name]
+            axes.plot([result.clicks / 1e6 for result in own], [value(result) for result in own], "o-", label=name)
+        axes.set(title=title, xlabel="million clicks", xscale="log")
+        axes.set_ylim(bottom=0)
+        axes.legend()
+    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["one-element-a-click"]:
-        one_element_a_click(Path(sys.argv[2]))
-    else:
-        main()
+    main()
