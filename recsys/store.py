@@ -11,7 +11,7 @@ all states that have its numbers, and no policy that evicts what was not used fo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,11 +96,16 @@ class Store:
 
     async def states(self, users: Sequence[str]) -> list[bytes | None]:
         """The packed state of each user, None where there is none."""
-        return await self._get("s", users)
+        return await self._get([self.key("s", user) for user in users])
 
     async def lists(self, users: Sequence[str]) -> list[bytes | None]:
         """The packed recommendation list of each user, None where there is none."""
-        return await self._get("l", users)
+        return await self._get([self.key("l", user) for user in users])
+
+    async def states_and_lists(self, users: Sequence[str]) -> tuple[list[bytes | None], list[bytes | None]]:
+        """What :meth:`states` and :meth:`lists` give, by one request."""
+        values = await self._get([self.key(kind, user) for kind in ("s", "l") for user in users])
+        return values[: len(users)], values[len(users) :]
 
     async def save(self, writes: Sequence[Write], *, keep_life: bool = False) -> set[str]:
         """Store each user's state and list together, if the state there is still ``read``; say whose was not.
@@ -142,8 +147,7 @@ class Store:
         # A hash tag ends at the first closing brace, so one inside an id is written another way.
         return f"{self._prefix}:{kind}:{{{user_id.replace('%', '%25').replace('}', '%7D')}}}"
 
-    async def _get(self, kind: str, users: Iterable[str]) -> list[bytes | None]:
-        keys = [self.key(kind, user) for user in users]
+    async def _get(self, keys: Sequence[str]) -> list[bytes | None]:
         async with self._reachable():
             return list(await self._redis.mget(keys)) if keys else []  # type: ignore[arg-type]  # bytes: no decoding
 

@@ -23,7 +23,6 @@ from recsys.events import ClickEvent
 from recsys.serving import CurrentModel, Served
 from recsys.settings import WorkerSettings
 from recsys.state import Click, RecommendationList, UserState, sequence
-from recsys.store import Store
 from recsys.vocabulary import UNKNOWN
 
 Looks = Literal["off", "stored", "all"]
@@ -59,7 +58,7 @@ Moment = Stored | Unstored
 
 
 class Encounters:
-    """What the clicks of one user in one micro-batch meet.
+    """What the clicks of one user in one micro-batch meet; ``packed`` is the list in the store, None for none.
 
     Attributes:
         met: moments before clicks that are tests, and those clicks.
@@ -98,20 +97,9 @@ class Encounters:
 class Examiner:
     """Finds the rank of each click in the list it met."""
 
-    def __init__(self, model: CurrentModel, store: Store, settings: WorkerSettings) -> None:
-        self._model, self._store, self._settings = model, store, settings
+    def __init__(self, model: CurrentModel, settings: WorkerSettings) -> None:
+        self._model, self._settings = model, settings
         self._versions: dict[int, str] = {}
-
-    async def encounters(self, users: Sequence[str], looks: Looks) -> dict[str, Encounters]:
-        """What the clicks of each user will meet; nobody's where nothing is looked at.
-
-        Raises:
-            UnavailableError: the store is away.
-        """
-        if looks == "off":
-            return {}
-        lists = await self._store.lists(users)
-        return {user: Encounters(looks, data) for user, data in zip(users, lists, strict=True)}
 
     def examine(self, encounters: Sequence[Encounters], served: Served) -> list[Trial]:
         """The tests, all of users of one model."""

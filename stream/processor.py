@@ -101,7 +101,7 @@ class Processor:
         self._settings = settings
         self._send_dead_letters = send_dead_letters
         self._keeping = Keeping(settings)
-        self._examiner = Examiner(model, store, settings)
+        self._examiner = Examiner(model, settings)
 
     async def process(self, records: Sequence[Record]) -> Outcome:
         """Apply records, which stand in the order of their offsets.
@@ -193,12 +193,15 @@ class Processor:
         self, events: Events, served: Served, watch: _Stopwatch, looks: Looks = "off"
     ) -> dict[str, _Visitor]:
         """Each user, with the state that the events make of what the store holds."""
-        packed = await self._store.states(list(events))
-        visitors = {
-            user: self._load(data, mine, served) for (user, mine), data in zip(events.items(), packed, strict=True)
-        }
-        for user, encounters in (await self._examiner.encounters(list(events), looks)).items():
-            visitors[user].encounters = encounters
+        users = list(events)
+        lists: list[bytes | None] = [None] * len(users)
+        if looks == "off":
+            states = await self._store.states(users)
+        else:
+            states, lists = await self._store.states_and_lists(users)
+        visitors = {user: self._load(data, events[user], served) for user, data in zip(users, states, strict=True)}
+        for visitor, shown in zip(visitors.values(), lists, strict=True):
+            visitor.encounters = Encounters(looks, shown)
         watch.lap("load")
         for visitor in visitors.values():
             self._place(visitor, served)
