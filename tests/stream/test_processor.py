@@ -109,7 +109,7 @@ class Rival:
 
     def __init__(self, store: Store, steps: Sequence[Callable[[], Awaitable[object]]]) -> None:
         self._store, self._steps = store, list(steps)
-        self.states, self.lists = store.states, store.lists
+        self.states, self.states_and_lists = store.states, store.states_and_lists
 
     async def save(self, writes: Sequence[Write]) -> set[str]:
         if writes and self._steps:
