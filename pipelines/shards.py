@@ -27,7 +27,7 @@ class Shard:
     Attributes:
         made: the sessions, and what became of the other clicks.
         users: the user of each session.
-        items, types: the ids that the codes of the sessions mean, in byte order.
+        items, types: the ids that the codes of the sessions mean; types in byte order.
     """
 
     made: Assembled
@@ -38,40 +38,44 @@ class Shard:
 
 def cut(clicks: pa.Table, rule: SessionRule) -> Shard:
     """The sessions of clicks in columns: user, item, time, type, and where there are any event_id and session."""
-    item_codes, items = _encode_in_order(clicks["item"])
+    item_codes, items = _encode(clicks["item"])
+
+    def rank(codes: NDArray[np.int32]) -> NDArray[np.int32]:
+        some, places = np.unique(codes, return_inverse=True)
+        return _ranks(items.take(pa.array(some)))[places]
+
     # More types than codes are refused when those of all shards are known, so that the codes do not matter then.
-    type_codes, types = _encode_in_order(clicks["type"])
+    type_codes, types = _encode(clicks["type"])
+    type_ranks = _ranks(types)
     event_ids = clicks["event_id"].fill_null(NO_ID).to_numpy() if "event_id" in clicks.column_names else None
-    columns = (item_codes, clicks["time"].to_numpy(), type_codes.astype(np.int8), event_ids)
+    columns = (item_codes, clicks["time"].to_numpy(), type_ranks[type_codes].astype(np.int8), event_ids)
     user_codes, user_ids = _encode(clicks["user"])
     if "session" in clicks.column_names:
         sessions, session_ids = _encode(clicks["session"])
         pairs, keys = np.unique(user_codes.astype(np.int64) * len(session_ids) + sessions, return_inverse=True)
-        made = assemble(keys, *columns, SessionRule(_NEVER_MS, rule.collapse_repeats))
+        made = assemble(keys, *columns, SessionRule(_NEVER_MS, rule.collapse_repeats), rank)
         owners = pairs[made.users] // len(session_ids)
     else:
-        made = assemble(user_codes.astype(np.int64), *columns, rule)
+        made = assemble(user_codes.astype(np.int64), *columns, rule, rank)
         owners = made.users
-    return Shard(made, user_ids.take(pa.array(owners)).cast(pa.large_string()), items, types)
+    return Shard(made, user_ids.take(pa.array(owners)), items, types.take(pc.sort_indices(types)))
 
 
-def _encode(texts: pa.ChunkedArray) -> tuple[NDArray[np.int32], pa.Array]:
+def _encode(texts: pa.ChunkedArray) -> tuple[NDArray[np.int32], pa.LargeStringArray]:
     """A code for each text, and the texts of the codes, in the order in which they come."""
     if pa.types.is_dictionary(texts.type):
         encoded = texts.unify_dictionaries().combine_chunks()
     else:
         # One chunk: each would come with a dictionary of its own.
         encoded = texts.cast(pa.large_string()).combine_chunks().dictionary_encode()
-    return encoded.indices.to_numpy(), encoded.dictionary
+    return encoded.indices.to_numpy(), encoded.dictionary.cast(pa.large_string())
 
 
-def _encode_in_order(texts: pa.ChunkedArray) -> tuple[NDArray[np.int32], pa.LargeStringArray]:
-    """A code for each text, and the texts of the codes in byte order."""
-    codes, words = _encode(texts)
-    order = pc.sort_indices(words)
-    rank = np.empty(len(order), np.int32)
-    rank[order.to_numpy()] = np.arange(len(order), dtype=np.int32)
-    return rank[codes], words.take(order).cast(pa.large_string())
+def _ranks(texts: pa.LargeStringArray) -> NDArray[np.int32]:
+    """The place of each of the texts, all different, in byte order."""
+    ranks = np.empty(len(texts), np.int32)
+    ranks[pc.sort_indices(texts).to_numpy()] = np.arange(len(texts), dtype=np.int32)
+    return ranks
 
 
 def save(path: Path, sessions: Sessions, users: pa.Array) -> None:

@@ -11,7 +11,7 @@ The two predicates below take scalars or arrays: the stream calls them on one ev
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,13 +117,15 @@ def assemble(
     types: NDArray[np.int8],
     event_ids: NDArray[np.uint64] | None,
     rule: SessionRule,
+    rank: Callable[[NDArray[np.int32]], NDArray[np.int32]] | None = None,
 ) -> Assembled:
     """Cut the clicks of many users, in any order, into sessions.
 
-    All columns have shape ``[events]``. Item codes must ascend with the ids they stand for; ``event_ids`` are hashes,
-    :data:`NO_ID` where an event carries none. Sessions come out ordered by (user, time).
+    All columns have shape ``[events]``. Item codes must ascend with the ids they stand for, or else ``rank`` gives
+    numbers that do for a few codes; ``event_ids`` are hashes, :data:`NO_ID` where an event carries none. Sessions come
+    out ordered by (user, time).
     """
-    order = _order(users, items, times, types, event_ids)
+    order = _order(users, items, times, types, event_ids, rank)
     users, items, times, types = users[order], items[order], times[order], types[order]
     keep = ~_duplicates(users, items, times, types, None if event_ids is None else event_ids[order])
     duplicates = int(len(keep) - np.count_nonzero(keep))
@@ -147,6 +149,7 @@ def _order(
     times: NDArray[np.int64],
     types: NDArray[np.int8],
     event_ids: NDArray[np.uint64] | None,
+    rank: Callable[[NDArray[np.int32]], NDArray[np.int32]] | None,
 ) -> NDArray[np.int64]:
     """The order of (user, time, item, type, event id): by the first two, and where these are equal by the rest."""
     order = np.arange(len(users))
@@ -157,8 +160,9 @@ def _order(
     opens[1:-1] = (np.diff(users[order]) != 0) | (np.diff(times[order]) != 0)
     tied = np.flatnonzero(~(opens[1:] & opens[:-1]))
     rows = order[tied]
-    keys = [column[rows] for column in (event_ids, types, items) if column is not None]
-    order[tied] = rows[np.lexsort((*keys, np.cumsum(opens)[tied]))]
+    ids = () if event_ids is None else (event_ids[rows],)
+    ranks = items[rows] if rank is None else rank(items[rows])
+    order[tied] = rows[np.lexsort((*ids, types[rows], ranks, np.cumsum(opens)[tied]))]
     return order
 
 

@@ -76,6 +76,14 @@ def test_ties_of_time_stand_in_the_order_of_items() -> None:
     assert as_lists(run([(1, 9, 5, 0, 0), (1, 3, 5, 0, 0)])) == [(1, [(3, 5, 0), (9, 5, 0)])]
 
 
+def test_item_codes_in_no_order_are_ranked_where_times_are_equal() -> None:
+    columns = (np.array([9, 3, 4, 5]), np.array([5, 5, 5, 4]))
+    items, times = columns[0].astype(np.int32), columns[1].astype(np.int64)
+    users, types = np.zeros(4, np.int64), np.zeros(4, np.int8)
+    made = assemble(users, items, times, types, None, RULE, rank=lambda codes: np.int32(100) - codes)
+    assert made.sessions.items.tolist() == [5, 9, 4, 3]
+
+
 def test_an_exact_duplicate_counts_once_but_another_type_or_time_is_no_duplicate() -> None:
     made = run([(1, 3, 5, 0, 0), (1, 3, 5, 0, 0), (1, 3, 5, 1, 0), (1, 3, 6, 0, 0)], SessionRule(GAP, False))
     assert made.duplicates == 1

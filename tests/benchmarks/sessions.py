@@ -4,6 +4,7 @@
 
     python -m tests.benchmarks.sessions                                 # 20 million clicks, from CSV and from Parquet
     python -m tests.benchmarks.sessions --millions 1 5 20 100 --alone --plot sessions.png
+    python -m tests.benchmarks.sessions --millions 50 --alone --many    # ten million users and as many items
 
 Each command runs in a process of its own, one after the other in turns; seconds are those of the whole command, and of
 several rounds the fastest counts. What the others do is said in :mod:`tests.benchmarks.sessions_others`. The pipeline
@@ -31,6 +32,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 OTHERS = "tests.benchmarks.sessions_others"
 WEEK_MS = 7 * 86_400_000
@@ -64,6 +66,7 @@ def main() -> None:
     parser.add_argument("--millions", type=int, nargs="+", default=[20], help="clicks of the logs")
     parser.add_argument("--formats", nargs="+", default=["csv", "parquet"], choices=["csv", "parquet"])
     parser.add_argument("--alone", action="store_true", help="leave the others out")
+    parser.add_argument("--many", action="store_true", help="a user and an item, all alike, for every five clicks")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--slice", type=int, default=50_000, help="clicks for the pipeline of one element a click")
     parser.add_argument("--memory-mib", type=int, default=2048, help="as in recsys sessions")
@@ -75,7 +78,8 @@ def main() -> None:
         folder = options.folder or Path(made)
         for millions in options.millions:
             for suffix in options.formats:
-                log = log_of(folder / f"clicks-{millions}.{suffix}", millions * 1_000_000)
+                name = f"{'many' if options.many else 'clicks'}-{millions}.{suffix}"
+                log = log_of(folder / name, millions * 1_000_000, options.many)
                 found += compare(log, options.rounds, options.alone, options.memory_mib)
         if not options.alone:
             part = log_of(folder / f"slice-{options.slice}.csv", options.slice)
@@ -126,22 +130,25 @@ def wait(process: subprocess.Popen[bytes]) -> tuple[int, resource.struct_rusage]
     return status, usage
 
 
-def log_of(path: Path, clicks: int) -> Path:
+def log_of(path: Path, clicks: int, many: bool = False) -> Path:
     """The log at ``path``, which is made if it is not there.
 
     By another process: the memory of this one would count for the commands that it starts.
     """
     if not path.exists():
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            pool.submit(make_log, path, clicks).result()
+            pool.submit(make_log, path, clicks, many).result()
     return path
 
 
-def make_log(path: Path, clicks: int) -> None:
-    """Write a log of a week in the order of time: ten clicks a user in sessions of five, items by Zipf."""
+def make_log(path: Path, clicks: int, many: bool) -> None:
+    """Write a log of a week in the order of time: ten clicks a user in sessions of five, items by Zipf.
+
+    With ``many``, five clicks a user, and an item gets five.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    items = _words("sku-{:05}", 50_000)
-    users = _words("user-{:08}", clicks // 10)
+    items = _words("sku-{:05}", clicks // 5 if many else 50_000)
+    users = _words("user-{:08}", clicks // 5 if many else clicks // 10)
     schema = pa.schema([("user_id", pa.string()), ("item_id", pa.string()), ("timestamp", pa.int64())])
     random = np.random.default_rng(1)
     writer: pa_csv.CSVWriter | pq.ParquetWriter
@@ -158,10 +165,16 @@ def make_log(path: Path, clicks: int) -> None:
             order = np.argsort(times)
             columns = [
                 users.take(pa.array(np.repeat(random.integers(0, len(users), size // 5), 5)[order])),
-                items.take(pa.array(np.minimum(random.zipf(1.3, size), len(items)) - 1)),
+                items.take(
+                    pa.array(random.integers(0, len(items), size) if many else _by_zipf(random, size, len(items)))
+                ),
                 pa.array(times[order]),
             ]
             writer.write_table(pa.table(columns, schema=schema))
+
+
+def _by_zipf(random: np.random.Generator, size: int, items: int) -> NDArray[np.int64]:
+    return np.minimum(random.zipf(1.3, size), items) - 1
 
 
 def _words(pattern: str, count: int) -> pa.StringArray:
