@@ -167,6 +167,7 @@ def test_formats_orders_files_and_shards_do_not_matter(run: Run, tmp_path: Path)
         [tmp_path / "clicks.parquet", "--column", "user=who"],
         [tmp_path / "shuffled.jsonl", "--column", "item=product_id"],
         [tmp_path / "seconds.csv", "--time-unit", "s"],
+        [tmp_path / "clicks.csv", "--memory-mib", "768", "--", "--direct_num_workers=5"],
         [tmp_path / "clicks.csv", "--", "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"],
     ]
     hashes = []
@@ -297,15 +298,17 @@ def test_the_summary_says_what_became_of_every_click(run: Run, log: Callable[...
     assert "1 bad lines are in" in outcome.stdout
 
 
-def test_a_run_that_is_killed_leaves_no_dataset(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["progress", "tallies/drop-0", "tallies/write"])
+def test_a_run_that_is_killed_leaves_no_dataset(run: Run, tmp_path: Path, moment: str) -> None:
     path = tmp_path / "clicks.csv"
-    path.write_text("\n".join([HEADER, *good_rows(1000, clicks=400)]))
+    rows = [*good_rows(1000, clicks=200), f"u000,rare,{START + 1}"]
+    path.write_text("\n".join([HEADER, *rows]))
     out = tmp_path / "dataset"
     command = Path(sys.executable).with_name("recsys")
     with subprocess.Popen([command, "sessions", path, "--out", out], stderr=subprocess.DEVNULL) as process:
-        while not list(tmp_path.glob(".dataset-*/.work/progress/*")):
+        while not list(tmp_path.glob(f".dataset-*/.work/{moment}/*")):
             assert process.poll() is None
-            time.sleep(0.01)
+            time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
     assert not out.exists()
     left = list(tmp_path.glob(".dataset-*"))
@@ -315,6 +318,8 @@ def test_a_run_that_is_killed_leaves_no_dataset(run: Run, tmp_path: Path) -> Non
     assert len(left) == 1
     assert run(path).code == 0
     assert sorted(tmp_path.glob(".dataset-*")) == sorted(neighbours)
+    names = {file.name for file in out.iterdir()}
+    assert names == {"manifest.json", "vocabulary.json", "dead-letter.jsonl", "train", "validation", "test"}
 
 
 def test_counts_of_a_shop_are_those_of_the_protocol(run: Run, data: Path) -> None:
