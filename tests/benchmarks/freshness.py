@@ -19,10 +19,11 @@ import tempfile
 import threading
 import time
 from collections import defaultdict, deque
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import redis
@@ -36,13 +37,21 @@ END_SECONDS = 30.0  # for the last lists to come
 WARM_SECONDS = 3.0  # not counted: the first clicks meet a process that has just started
 
 
+class Visible(NamedTuple):
+    """A click whose list has been seen: when it was sent, how many seconds before, and which model's the list is."""
+
+    sent: float
+    waited: float
+    model: int
+
+
 @dataclass
 class Clicks:
     """Clicks under way: by user, the partition, offset and time of each."""
 
     prefix: str
     sent: dict[str, deque[tuple[int, int, float]]] = field(default_factory=lambda: defaultdict(deque))
-    visible: list[tuple[float, float]] = field(default_factory=list)  # time sent, seconds until visible
+    visible: list[Visible] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def acknowledged(self, user: str, sent: float, error: object, message: Message) -> None:
@@ -65,13 +74,13 @@ class Clicks:
         with self.lock:
             for user, value in zip(users, values, strict=True):
                 if value is not None:
-                    self._settle(user, RecommendationList.unpack(value).position.offset, now)
+                    self._settle(user, RecommendationList.unpack(value), now)
 
-    def _settle(self, user: str, offset: int, now: float) -> None:
+    def _settle(self, user: str, shown: RecommendationList, now: float) -> None:
         mine = self.sent[user]
-        while mine and mine[0][1] <= offset:  # a user's clicks are in one partition
+        while mine and mine[0][1] <= shown.position.offset:  # a user's clicks are in one partition
             sent = mine.popleft()[2]
-            self.visible.append((sent, now - sent))
+            self.visible.append(Visible(sent, now - sent, shown.model))
         if not mine:
             del self.sent[user]
 
@@ -94,6 +103,15 @@ def produce(bench: Bench, topic: str, clicks: Clicks, rate: float, seconds: floa
     producer.flush(END_SECONDS)
 
 
+def look_until(clicks: Clicks, store: redis.Redis, end: float, wanted: Callable[[], bool] = lambda: True) -> None:
+    """Look at the lists until then, as long as that is wanted."""
+    while time.perf_counter() < end and wanted():
+        looked = time.perf_counter()
+        clicks.look(store)
+        took = time.perf_counter() - looked
+        time.sleep(max(LOOK_SECONDS, 9 * took))  # behind a worker that lags, looks take long, and would slow it more
+
+
 def measure(bench: Bench, rate: float, seconds: float, cores: str) -> dict[str, float]:
     """Run a worker at a rate; gives percentiles in milliseconds."""
     name = f"rate-{rate:g}"
@@ -105,20 +123,13 @@ def measure(bench: Bench, rate: float, seconds: float, cores: str) -> dict[str, 
         sending = threading.Thread(target=produce, args=(bench, name, clicks, rate, seconds + WARM_SECONDS))
         start, cpu_before = time.perf_counter(), cpu(worker)
         sending.start()
-        end = start + WARM_SECONDS + seconds + END_SECONDS
-        while sending.is_alive() or clicks.sent:
-            looked = time.perf_counter()
-            clicks.look(store)
-            took = time.perf_counter() - looked
-            if looked > end:
-                break
-            time.sleep(
-                max(LOOK_SECONDS, 9 * took)
-            )  # behind a worker that lags, looks take long, and would slow it more
+        end = start + WARM_SECONDS + seconds
+        look_until(clicks, store, end)
+        look_until(clicks, store, end + END_SECONDS, lambda: sending.is_alive() or bool(clicks.sent))
         used = (cpu(worker) - cpu_before) / (time.perf_counter() - start)
         said = reading(worker)
         sending.join()
-    found = [took for sent, took in clicks.visible if sent > start + WARM_SECONDS]
+    found = [click.waited for click in clicks.visible if click.sent > start + WARM_SECONDS]
     unseen = sum(map(len, clicks.sent.values()))
     p50, p90, p99, longest = np.percentile(np.array(found) * 1000, [50, 90, 99, 100]).round(1).tolist()
     figures = {"p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "max_ms": longest, "worker_cpu": round(used, 2)}

@@ -79,7 +79,7 @@ class Bench:
         self.directory = directory
         self.kafka = stack.enter_context(Kafka(directory / "kafka"))
         self.redis = stack.enter_context(Redis(directory / "redis"))
-        self.items = items
+        self.items, self.units = items, units
         self.environment = dict(os.environ) | {
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka.address,
             "REDIS_URL": self.redis.url,
