@@ -145,8 +145,12 @@ def _inspect(path: Path, mapping: Mapping[str, str]) -> Source | None:
         return None
     if head.lstrip().startswith(b"{") or ".json" in "".join(path.suffixes[-2:]):
         names = _json_keys(head)
+        # Objects need not have what is optional, so that the first ones may lack it.
+        later = [mapping[field] for field in OPTIONAL if field in mapping]
         columns = (
-            _with_unseen(_resolve(path, names, mapping), OPTIONAL) if names else _with_unseen(mapping, USUAL_NAMES)
+            _with_unseen(_resolve(path, [*names, *later], mapping), OPTIONAL)
+            if names
+            else _with_unseen(mapping, USUAL_NAMES)
         )
         return Source(str(path), path.stat().st_size, "jsonl", compression, columns)
     header, delimiter = header_of(path, head)

@@ -328,6 +328,19 @@ def test_a_json_field_that_first_comes_late_is_read(run: Run, tmp_path: Path) ->
     assert outcome.dataset.manifest.counts.duplicates == 1
 
 
+def test_a_json_field_named_by_option_that_first_comes_late_is_read(run: Run, tmp_path: Path) -> None:
+    rows = json_rows(good_rows(users=400))
+    path = tmp_path / "clicks.jsonl"
+    path.write_text("\n".join([*rows[:-1], rows[-1].replace("}", ', "kind": "cart"}')]))
+    assert path.stat().st_size > 1 << 16
+    outcome = run(path, "--column", "event_type=kind")
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.dataset.event_types == ["cart", "view"]
+    outcome = run(path, "--column", "item=kind", "--overwrite")
+    assert outcome.code == 65
+    assert "no column 'kind' for item_id" in outcome.stderr
+
+
 def test_too_many_bad_lines_stop_the_run_and_are_kept_beside(run: Run, log: Log) -> None:
     bad = ["u1,i1,never"] * 15 + ["u1"] * 5
     path = log(*bad)
