@@ -16,7 +16,7 @@ batch. So steps are computed in blocks of a fixed number of rows; and whatever f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -28,7 +28,7 @@ from recsys.byte_table import fastest_table
 from recsys.ranking import rank
 from recsys.sessions import Sessions
 from recsys.sieve import Bounds, Places, Sieve
-from recsys.tables import Table
+from recsys.tables import TableOf
 from recsys.trail import extend
 
 BLOCK = 32  # rows of a step
@@ -50,7 +50,7 @@ class Scorer:
 
     name = "GRU"
 
-    def __init__(self, weights: Weights, table: Callable[[Hidden, Hidden], Table] = fastest_table) -> None:
+    def __init__(self, weights: Weights, table: TableOf = fastest_table) -> None:
         """Of these weights; ``table`` is what the items of lists are found by."""
         self._table = table
         self._inputs = weights["embedding" if "embedding" in weights else "gru.0.kernel"]

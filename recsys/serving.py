@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.bundle import Bundle, Bundles, Canary
+from recsys.byte_table import fastest_table
 from recsys.errors import BundleError, RecsysError
 from recsys.scorer import Scorer
 from recsys.sessions import SessionRule
 from recsys.state import OTHER_TYPE
+from recsys.tables import TableOf
 from recsys.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)
@@ -34,12 +36,12 @@ V = TypeVar("V")
 class Served:
     """A bundle made ready to serve."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, table: TableOf = fastest_table) -> None:
         self.bundle = bundle
         self.version = bundle.version
         self.digest = bundle.digest
         self.vocabulary: Vocabulary = bundle.model.vocabulary
-        self.scorer = Scorer(bundle.model.weights)
+        self.scorer = Scorer(bundle.model.weights, table)
         self.scorer.prepare()
         self.rule: SessionRule = bundle.model.description.sessions.rule
         self._kinds = {name: code for code, name in enumerate(bundle.model.description.event_types)}
@@ -63,9 +65,11 @@ class CurrentModel:
         served: the current version.
     """
 
-    def __init__(self, bundles: Bundles) -> None:
+    def __init__(self, bundles: Bundles, table: TableOf = fastest_table) -> None:
+        """Of the versions in ``bundles``; ``table`` is what the items of lists are found by."""
         self.bundles = bundles
-        self.served = Served(bundles.open())
+        self._table = table
+        self.served = Served(bundles.open(), table)
         self._trial: tuple[Canary, Served] | None = None
         self._lock = threading.RLock()
         self._vocabularies: OrderedDict[int, Vocabulary | None] = OrderedDict()
@@ -148,7 +152,7 @@ class CurrentModel:
                     return served
             if name in self._refused:
                 return None
-            served = Served(self.bundles.open(name))
+            served = Served(self.bundles.open(name), self._table)
             if name > self.served.version:  # a rollback is somebody's decision
                 self._check(served)
         except (RecsysError, OSError) as error:

@@ -6,6 +6,7 @@ The items are dealt to blocks of about :data:`BLOCK_ITEMS` as cards are: item ``
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -50,6 +51,9 @@ class Table(Protocol):
     def ask(self, states: States) -> Query:
         """Make ready a batch of states ``[batch, units]``."""
         ...
+
+
+TableOf = Callable[[States, States], Table]  # of vectors ``[items, units]`` and biases ``[items]``
 
 
 def dealt(items: int) -> tuple[int, int]:

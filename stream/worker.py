@@ -30,6 +30,7 @@ from recsys.bundle import Bundles
 from recsys.errors import UnavailableError
 from recsys.kafka import aiokafka_options, ssl_context
 from recsys.kafka_on_uvloop import mend_connections
+from recsys.leading_table import TABLES
 from recsys.service_log import announce
 from recsys.serving import CurrentModel, Served
 from recsys.settings import KafkaSettings, Settings
@@ -67,7 +68,7 @@ async def run(settings: Settings) -> None:
     mend_connections()
     sys.setswitchinterval(SWITCH_SECONDS)
     threadpool_limits(1)  # small products are a hundred times slower on several BLAS threads
-    model = CurrentModel(Bundles(settings.bundles))
+    model = CurrentModel(Bundles(settings.bundles), TABLES[settings.worker.index])
     metrics = WorkerMetrics()
     store = Store(settings.redis)
     await store.ping()

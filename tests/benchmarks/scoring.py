@@ -4,7 +4,8 @@
     python -m tests.benchmarks.scoring --model run/model --dataset dataset --length 20
 
 ``plain`` is one float32 product of all states with all items, ``argpartition`` and a sort; ``floats`` and ``bytes`` are
-the scorer's tables, whose lists are the same to the bit. They take turns, the best of some rounds counts. Weights are
+the scorer's tables, whose lists are the same to the bit, and ``leading`` is what ``worker.index=approximate`` switches
+on. They take turns, the best of some rounds counts. Weights are
 random, or those of a model, with the states of a dataset's test sessions. Beside them stands what the core could do at
 best: by its float32 throughput, and for a lone state by the memory's bandwidth.
 """
@@ -24,8 +25,9 @@ from threadpoolctl import threadpool_limits
 from recsys.bundle import Weights, load_model
 from recsys.byte_table import ByteTable, multiplies_bytes
 from recsys.dataset import Dataset
+from recsys.leading_table import LeadingTable
 from recsys.scorer import Hidden, Rows, Scorer
-from recsys.tables import FloatTable
+from recsys.tables import FloatTable, TableOf
 from tests.benchmarks.lookup import model_of
 from tests.benchmarks.stream import bounds
 
@@ -45,7 +47,9 @@ def plain(scorer: Scorer, hidden: Hidden, count: int) -> list[List]:
 def ways_of(weights: Weights, count: int) -> dict[str, Callable[[Hidden], list[List]]]:
     """The ways of finding lists of ``count`` items."""
     ways: dict[str, Callable[[Hidden], list[List]]] = {"plain": partial(plain, Scorer(weights), count=count)}
-    kinds = {"floats": FloatTable} | ({"bytes": ByteTable} if multiplies_bytes() else {})
+    kinds: dict[str, TableOf] = {"floats": FloatTable, "leading": LeadingTable}
+    if multiplies_bytes():
+        kinds["bytes"] = ByteTable
     for name, kind in kinds.items():
         scorer = Scorer(weights, kind)
         start = time.perf_counter()
