@@ -18,20 +18,24 @@ from __future__ import annotations
 import numpy as np
 
 from recsys.byte_table import fastest_table
-from recsys.tables import Query, States, TableOf
+from recsys.tables import Query, States, Table, TableOf
 
 CARRIED = 0.6  # of the squares of all numbers
 LIKELY = 0.1  # of the bound
 
 
 class LeadingTable:
-    """A table of the items as they are seen in the directions that carry most of them."""
+    """A table of the items as they are seen in the directions that carry most of them.
+
+    Attributes:
+        directions: how many these are.
+    """
 
     def __init__(self, vectors: States, bias: States) -> None:
         squares, directions = np.linalg.eigh(vectors.T @ vectors)  # the least comes first
         carried = np.cumsum(squares[::-1]) / max(squares.sum(), np.finfo(np.float32).tiny)
-        size = min(len(squares), 1 + int(np.count_nonzero(carried < CARRIED)))
-        self._directions = np.ascontiguousarray(directions[:, ::-1][:, :size])
+        self.directions = min(len(squares), 1 + int(np.count_nonzero(carried < CARRIED)))
+        self._directions = np.ascontiguousarray(directions[:, ::-1][:, : self.directions])
         inside = vectors @ self._directions
         self._longest = float(_outside(vectors, inside).max(initial=0))
         self._table = fastest_table(inside, bias)
@@ -52,4 +56,10 @@ def _outside(vectors: States, inside: States) -> States:
     return found
 
 
-TABLES: dict[str, TableOf] = {"exact": fastest_table, "approximate": LeadingTable}  # by setting
+def near_table(vectors: States, bias: States) -> Table:
+    """By the leading directions, if a few of them carry the items; else an exact one, which is faster then."""
+    table = LeadingTable(vectors, bias)
+    return table if table.directions <= vectors.shape[1] / 2 else fastest_table(vectors, bias)
+
+
+TABLES: dict[str, TableOf] = {"exact": fastest_table, "approximate": near_table}  # by setting

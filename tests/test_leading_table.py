@@ -52,7 +52,14 @@ def test_each_version_that_is_served_is_searched_by_the_same_kind_of_table(bundl
     assert made == [50, 60]
 
 
-def test_the_setting_chooses_the_table() -> None:
-    vectors, bias = np.eye(4, dtype=np.float32), np.zeros(4, np.float32)
-    kinds = {name: isinstance(table(vectors, bias), LeadingTable) for name, table in TABLES.items()}
-    assert kinds == {"exact": False, "approximate": True}
+def test_the_setting_chooses_the_table_and_vectors_of_all_directions_are_searched_exactly() -> None:
+    vectors = random_model(items=20_000, units=UNITS).weights["embedding"]
+    bias = np.zeros(20_000, np.float32)
+    kinds = {
+        (name, led): isinstance(
+            table(leaning(np.random.default_rng(2), vectors) if led else vectors, bias), LeadingTable
+        )
+        for name, table in TABLES.items()
+        for led in (True, False)
+    }
+    assert [kind for kind, leading in kinds.items() if leading] == [("approximate", True)]
