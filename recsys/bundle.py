@@ -334,7 +334,8 @@ def _load_files(path: Path) -> Model:
 
 def _check_shapes(path: Path, weights: Weights, vocabulary: Vocabulary, description: Description) -> None:
     units, items = description.model.units, len(vocabulary)
-    expected: dict[str, tuple[int, ...]] = {"bias": (items,), "revisit": (1 + description.model.memory,)}
+    expected: dict[str, tuple[int, ...]] = {"bias": (items,), "rise": (items,), "trend": (1,)}
+    expected["revisit"] = (1 + description.model.memory,)
     for layer in range(description.model.layers):
         expected[f"gru.{layer}.kernel"] = expected[f"gru.{layer}.recurrent"] = (units, 3 * units)
         expected[f"gru.{layer}.bias"] = (3 * units,)

@@ -76,7 +76,7 @@ def random_model(items: int = 50, units: int = 8, layers: int = 1, seed: int = 0
         weights[f"gru.{layer}.kernel"] = normal(units, 3 * units)
         weights[f"gru.{layer}.recurrent"] = normal(units, 3 * units)
         weights[f"gru.{layer}.bias"] = normal(3 * units)
-    weights["revisit"] = normal(1 + MEMORY)
+    weights |= {"revisit": normal(1 + MEMORY), "rise": normal(items), "trend": normal(1)}
     return Model(
         weights,
         Vocabulary([f"item-{row:0{digits}d}" for row in range(items)], np.arange(items, 0, -1, dtype=np.int64)),

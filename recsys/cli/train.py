@@ -136,6 +136,7 @@ def _fit(data: Dataset, sessions: Sessions, settings: Settings, out: Path, start
             sessions,
             settings=settings.training,
             validate=validation_on(validation, data.vocabulary) if len(validation) else None,
+            later=validation if len(validation) else None,
             report=report,
         )
 

@@ -20,7 +20,7 @@ from recsys.model.batches import Batches
 from recsys.model.devices import strategy
 from recsys.model.feed import Feed, Prepared
 from recsys.model.gradients import WindowGradients
-from recsys.model.network import BACKWARDS, REVISIT, Weights, gru_weights, input_table, layers, output_table, width
+from recsys.model.network import BACKWARDS, FITTED, Weights, gru_weights, input_table, layers, output_table, width
 from recsys.model.optimizer import Optimizer, rows_once, rule
 from recsys.model.schedule import learning_rate
 from recsys.settings import TrainingSettings
@@ -40,8 +40,8 @@ class Learner:
         self._clicks, self._lanes = batches.inputs.shape[1:]
         if self._lanes == 1 and settings.samples == 0:
             raise SettingsError("batch_size 1 with samples 0 leaves nothing to compare the next click with")
-        learnt = {name: weight for name, weight in weights.items() if name != REVISIT}
-        self._kept = {REVISIT: weights[REVISIT]}
+        learnt = {name: weight for name, weight in weights.items() if name not in FITTED}
+        self._kept = {name: weights[name] for name in FITTED}
         if batches.backwards.any():
             learnt[BACKWARDS] = np.zeros(3 * width(weights), np.float32)
         self._input, self._output = input_table(weights), output_table(weights)

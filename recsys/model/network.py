@@ -4,7 +4,8 @@ Weights are plain arrays by name, float32: ``embedding [items, units]``; ``outpu
 to the embedding; ``bias [items]``; and for each layer ``l`` ``gru.{l}.kernel``, ``gru.{l}.recurrent`` and
 ``gru.{l}.bias`` as :mod:`recsys.model.gru` says. The scores after a click are ``h output^T + bias``, ``h`` being the
 top layer's state; the items of the session's trail (:mod:`recsys.trail`) score ``revisit [1 + memory]`` more, by place,
-which :mod:`recsys.model.revisits` fits when the rest is learnt.
+which :mod:`recsys.model.revisits` fits when the rest is learnt. The bias of a network that has learnt includes
+``trend [1]`` times ``rise [items]``, see :mod:`recsys.model.trend`.
 
 One-hot inputs have no embedding. The product of a one-hot vector and the first layer's kernel is a row of the kernel,
 so that ``gru.0.kernel [items, 3 * units]`` is the table of inputs, and no product is computed.
@@ -29,7 +30,8 @@ Weights = dict[str, NDArray[np.float32]]
 
 # While a model learns, what reading a session backwards adds to the first layer's bias, [3 * units].
 BACKWARDS = "gru.backwards"
-REVISIT = "revisit"
+REVISIT, RISE, TREND = "revisit", "rise", "trend"
+FITTED = REVISIT, RISE, TREND  # what is fitted when the rest is learnt
 
 LANES, CLICKS = 256, 16  # of the offline graph; any values give the same states
 
@@ -76,7 +78,8 @@ def initial_weights(items: int, model: ModelSettings, seed: int) -> Weights:
     if model.embedding != "tied":
         weights["output"] = uniform(table, items, units)
     weights["bias"] = np.zeros(items, np.float32)
-    weights[REVISIT] = np.zeros(1 + model.memory, np.float32)
+    weights |= {REVISIT: np.zeros(1 + model.memory, np.float32), RISE: np.zeros_like(weights["bias"])}
+    weights[TREND] = np.zeros(1, np.float32)
     for number in range(model.layers):
         bound, rows = (table, items) if one_hot and number == 0 else (square, units)
         weights[f"gru.{number}.kernel"] = uniform(bound, rows, 3 * units)

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.model.network import REVISIT, hidden_states, output_table, width
+from recsys.model.asked import Asked
+from recsys.model.network import REVISIT
 from recsys.sessions import Sessions
-from recsys.trail import trails
 
 PREDICTIONS, SCORES = 8192, 1 << 31  # that the numbers are fitted to, at most: seconds, however large the catalogue
 PRECISION = 1.0  # of their prior, which is normal: a place that hardly any trail has stays as it was
 NEWTON_STEPS, LONGEST_STEP = 25, 1.0
-CHUNK_BYTES = 64 << 20  # scores held at a time
 
 
 def fit_revisits(weights: Mapping[str, NDArray[np.float32]], sessions: Sessions) -> NDArray[np.float32]:
@@ -29,14 +28,9 @@ def fit_revisits(weights: Mapping[str, NDArray[np.float32]], sessions: Sessions)
 
     The prior is around the numbers that ``weights`` hold: zeros at first, after a warm start what was fitted before.
     """
-    newest = _newest(sessions, min(PREDICTIONS, SCORES // len(weights["bias"])))
-    asked = np.ones(newest.events, np.bool_)
-    asked[newest.starts[1:][newest.lengths > 0] - 1] = False
-    trail = trails(newest, len(weights[REVISIT]) - 1)[asked]
-    targets = newest.items[1:][asked[:-1]]
-    states = hidden_states(dict(weights), newest)[asked][:, -width(weights) :]
-    of_trail, of_others = _scores(weights, states, trail)
-    clicked = trail == targets[:, None] + 1
+    asked = Asked.of(weights, _newest(sessions, min(PREDICTIONS, SCORES // len(weights["bias"]))))
+    of_trail, of_others = _scores(weights, asked)
+    clicked = asked.trail == asked.targets[:, None] + 1
     return _maximum_likelihood(of_trail, of_others, clicked, weights[REVISIT]).astype(np.float32)
 
 
@@ -47,20 +41,15 @@ def _newest(sessions: Sessions, wanted: int) -> Sessions:
 
 
 def _scores(
-    weights: Mapping[str, NDArray[np.float32]], states: NDArray[np.float32], trail: NDArray[np.int32]
+    weights: Mapping[str, NDArray[np.float32]], asked: Asked
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Scores of the items in the trails ``[n, 1 + memory]`` (-inf for none), and the log of all other items' mass."""
-    table, bias = weights[output_table(weights)], weights["bias"]
-    of_trail, of_others = np.full(trail.shape, -np.inf), np.empty(len(trail))
-    size = max(1, CHUNK_BYTES // (4 * len(bias)))
-    for start in range(0, len(trail), size):
-        part = slice(start, start + size)
-        scores = states[part] @ table.T + bias
-        row, place = np.nonzero(trail[part])
-        item = trail[part][row, place] - 1
-        of_trail[start + row, place] = scores[row, item]
+    of_trail, of_others = np.full(asked.trail.shape, -np.inf), np.empty(len(asked))
+    for part, scores in asked.scores(weights):
+        row, item, place = asked.places(part)
+        of_trail[part.start + row, place] = scores[row, item]
         scores[row, item] = -np.inf
-        of_others[part] = _log_sum_exp(scores.astype(np.float32))
+        of_others[part] = _log_sum_exp(scores)
     return of_trail, of_others
 
 

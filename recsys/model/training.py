@@ -18,8 +18,9 @@ from recsys.errors import SettingsError
 from recsys.model.batches import Batches, batches_of
 from recsys.model.checkpoints import fingerprint, load_checkpoint, save_checkpoint
 from recsys.model.learner import Learner
-from recsys.model.network import REVISIT, Weights, initial_weights
+from recsys.model.network import REVISIT, TREND, Weights, initial_weights
 from recsys.model.revisits import fit_revisits
+from recsys.model.trend import fit_trend, rise_of, with_trend
 from recsys.sessions import Sessions
 from recsys.settings import ModelSettings, TrainingSettings
 from recsys.trail import MOST_ITEMS
@@ -41,7 +42,8 @@ class Epoch:
     """What an epoch brought.
 
     ``search`` epochs learn from training sessions and are validated; ``final`` epochs learn from all sessions before
-    the test boundary. ``loss`` is the mean over events.
+    the test boundary. ``loss`` is the mean over events. ``trend`` is how far what rose when training ended held in the
+    validation sessions (:mod:`recsys.model.trend`).
     """
 
     phase: Phase
@@ -49,6 +51,7 @@ class Epoch:
     loss: float
     events_per_second: float
     validation: dict[str, float] = field(default_factory=dict)
+    trend: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def fit(
     *,
     start: Weights | None = None,
     validate: Validate | None = None,
+    later: Sessions | None = None,
     checkpoint: Path | None = None,
     logs: Path | None = None,
     report: Report = lambda _: None,
@@ -107,6 +111,7 @@ def fit(
         items: rows of the vocabulary.
         start: weights to begin from instead of random ones.
         validate: metrics of weights on the validation sessions, ``recall@20`` and ``mrr@20`` among them.
+        later: the validation sessions, which also say how far trends hold; without, as far as ``start`` says.
         checkpoint: file to save the run in; where it exists already, the run goes on from it and gives what an unbroken
             run would have given.
         logs: directory of TensorBoard logs.
@@ -120,18 +125,18 @@ def fit(
     if items >= MOST_ITEMS:
         raise SettingsError(f"{items} items are more than a state can name ({MOST_ITEMS}): raise min_item_support")
     identity = fingerprint(model, settings, items, start or {}, training, development)
-    run = _Run(identity, items, start, model, settings, checkpoint, logs, report)
+    run = _Run(identity, items, start, later, model, settings, checkpoint, logs, report)
     for epoch in run.history:
         report(epoch)
     until = int(development.times.max(initial=0))
     if validate is None:
-        return Fitted(run.learn("final", development, settings.epochs), run.history, "development", until)
+        return Fitted(run.finish(development, settings.epochs), run.history, "development", until)
     if run.phase == "search":
         run.learn("search", training, settings.epochs, validate)
     if not settings.refit:
         return Fitted(run.best_weights, run.history, "training", int(training.times.max(initial=0)))
     epochs = best_epoch(run.history).number
-    return Fitted(run.learn("final", development, epochs), run.history, "development", until)
+    return Fitted(run.finish(development, epochs), run.history, "development", until)
 
 
 def refuse_nothing_to_learn(sessions: Sessions) -> None:
@@ -161,6 +166,7 @@ class _Run:
         identity: str,
         items: int,
         start: Weights | None,
+        later: Sessions | None,
         model: ModelSettings,
         settings: TrainingSettings,
         checkpoint: Path | None,
@@ -168,7 +174,7 @@ class _Run:
         report: Report,
     ) -> None:
         self._identity, self._checkpoint, self._logs, self._report = identity, checkpoint, logs, report
-        self._items, self._start, self._model, self._settings = items, start, model, settings
+        self._items, self._start, self._later, self._model, self._settings = items, start, later, model, settings
         self._saved_at = time.monotonic()
         self.phase: Phase = "search"
         self.history: list[Epoch] = []
@@ -182,7 +188,11 @@ class _Run:
             self.best_weights = {name[len(BEST) :]: value for name, value in tensors.items() if name.startswith(BEST)}
             self._restored = progress["epoch"], progress["window"], tensors
 
-    def learn(self, phase: Phase, sessions: Sessions, epochs: int, validate: Validate | None = None) -> Weights:
+    def finish(self, sessions: Sessions, epochs: int) -> Weights:
+        """The weights after so many epochs over ``sessions``, as they serve."""
+        return self._serving(self.learn("final", sessions, epochs), sessions)
+
+    def learn(self, phase: Phase, sessions: Sessions, epochs: int, validate: Validate | None = None) -> Learner:
         """Up to so many epochs over ``sessions``, or what is left of them where the run was restored in this phase."""
         refuse_nothing_to_learn(sessions)
         batches = batches_of(sessions, self._settings)
@@ -197,8 +207,9 @@ class _Run:
         while done < epochs and not (validate and self._risen_enough()):
             epoch = self._epoch(learner, batches, done, epochs, window)
             if validate:
-                weights = self._finished(learner, sessions)
-                epoch = replace(epoch, validation={name: float(value) for name, value in validate(weights).items()})
+                weights = self._serving(learner, sessions)
+                metrics = {name: float(value) for name, value in validate(weights).items()}
+                epoch = replace(epoch, validation=metrics, trend=float(weights[TREND][0]))
             self.history.append(epoch)
             if validate and not self._settings.refit and best_epoch(self.history) is epoch:
                 self.best_weights = weights
@@ -207,12 +218,21 @@ class _Run:
             self._log(epoch)  # before it is saved: rather twice than never
             self._save(learner, done, window)
             self._report(epoch)
-        return self._finished(learner, sessions)
+        return learner
 
-    def _finished(self, learner: Learner, sessions: Sessions) -> Weights:
-        """The weights as they serve."""
+    def _serving(self, learner: Learner, sessions: Sessions) -> Weights:
+        """The weights as they serve: with what is fitted when they have learnt ``sessions``."""
         weights = learner.weights  # a copy, large
-        return {**weights, REVISIT: fit_revisits(weights, sessions)}
+        weights[REVISIT] = fit_revisits(weights, sessions)
+        rise = rise_of(sessions, self._items)
+        return with_trend(weights, rise, self._trend(weights, rise))
+
+    def _trend(self, weights: Weights, rise: NDArray[np.float32]) -> float:
+        """How far trends hold: later sessions say so while they are not learnt; then the best epoch; or the start."""
+        if self.phase == "search" and self._later is not None:
+            return fit_trend(weights, rise, self._later)
+        searched = any(epoch.validation for epoch in self.history)
+        return best_epoch(self.history).trend if searched else float(weights[TREND][0])
 
     def _initial_weights(self) -> Weights:
         return self._start or initial_weights(self._items, self._model, self._settings.seed)

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import SettingsError
-from recsys.model.network import Weights, input_table, output_table
+from recsys.model.network import RISE, Weights, input_table, output_table
+from recsys.model.trend import without_trend
 from recsys.sessions import Sessions
 from recsys.settings import ModelSettings, SessionSettings, TrainingSettings
 from recsys.vocabulary import UNKNOWN, Vocabulary
@@ -115,6 +116,7 @@ def _carry_over(
         raise SettingsError("the model to start from knows no item of the dataset: is it of another shop?")
     is_known = np.zeros(len(vocabulary), np.bool_)
     is_known[rows[stays]] = True
+    weights = without_trend(weights)
     carried = dict(weights)
     for name in dict.fromkeys((input_table(weights), output_table(weights))):
         table = np.zeros((len(vocabulary), weights[name].shape[1]), np.float32)
@@ -123,6 +125,7 @@ def _carry_over(
         carried[name] = np.where(is_known[:, None], table, _company(table, is_known, sessions) + noise)
     carried["bias"] = _expected_biases(weights["bias"][stays], known.counts[stays], vocabulary.counts)
     carried["bias"][rows[stays]] = weights["bias"][stays]
+    carried[RISE] = np.zeros(len(vocabulary), np.float32)
     return carried
 
 

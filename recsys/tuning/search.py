@@ -117,13 +117,13 @@ class Trainer:
     def __init__(self, data: Dataset, settings: Settings, metric: str, checkpoint: Path) -> None:
         self.settings, self.checkpoint, self._metric = settings, checkpoint, metric
         self._training, self._items = data.training(), len(data.vocabulary)
-        validation = data.validation()
-        if not len(validation):
+        self._later = data.validation()
+        if not len(self._later):
             raise DatasetError(
                 f"{data.path}: it has no validation sessions to tune on: build it with --validation-from or "
                 "--validation-days"
             )
-        self._validate = validation_on(validation, data.vocabulary)
+        self._validate = validation_on(self._later, data.vocabulary)
 
     def run(
         self, trial: optuna.Trial, limits: Limits, watch: Report, *, spared: bool
@@ -162,6 +162,7 @@ class Trainer:
             model,
             training,
             validate=self._validate,
+            later=self._later,
             checkpoint=self.checkpoint,
             report=report,
         )

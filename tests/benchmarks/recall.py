@@ -16,7 +16,7 @@ from pathlib import Path
 from recsys.dataset import Dataset
 from recsys.model.batches import Batches, batches_of, session_parallel
 from recsys.model.learner import Learner
-from recsys.model.network import REVISIT, initial_weights
+from recsys.model.network import FITTED, REVISIT, initial_weights
 from recsys.model.revisits import fit_revisits
 from recsys.settings import ModelSettings, TrainingSettings
 from recsys.validation import validation_on
@@ -74,7 +74,7 @@ def main() -> None:
         for name, loop in loops.items():
             seconds[name] += learn(loop, batches[name], epoch)
             learnt = loop.weights
-            learnt = {REVISIT: weights[REVISIT], **learnt}
+            learnt = {**{name: weights[name] for name in FITTED}, **learnt}
             metrics = validate({**learnt, REVISIT: fit_revisits(learnt, sessions)})
             curves[name].append((seconds[name], metrics["recall@20"]))
             print(

@@ -27,7 +27,7 @@ from recsys.model.gradients import no_negatives
 from recsys.model.gru import step
 from recsys.model.learner import Learner
 from recsys.model.losses import sampled_cross_entropy
-from recsys.model.network import REVISIT, Weights, initial_weights
+from recsys.model.network import FITTED, Weights, initial_weights
 from recsys.model.optimizer import Optimizer, rows_once, rule
 from recsys.model.sampling import Negatives
 from recsys.sessions import Sessions
@@ -43,7 +43,7 @@ class PlainLoop:
         items, units = weights["embedding"].shape
         self._settings = settings
         self._negatives = Negatives(batches, items, settings)
-        self._weights = {name: tf.Variable(weight) for name, weight in weights.items() if name != REVISIT}
+        self._weights = {name: tf.Variable(weight) for name, weight in weights.items() if name not in FITTED}
         self._optimizer = Optimizer(self._weights, rule(settings), compiled=False)
         self._columns = batches.inputs, batches.targets, batches.resets, batches.valid
         self._clicks = batches.inputs.shape[1]

@@ -75,7 +75,7 @@ def make_model(path: Path, vocabulary: Vocabulary, dataset: str, learnt: Learnt 
     values = {"embedding": weights(len(vocabulary), UNITS), "bias": np.log(vocabulary.counts + 1).astype(np.float32)}
     values |= {"gru.0.kernel": weights(UNITS, 3 * UNITS), "gru.0.recurrent": weights(UNITS, 3 * UNITS)}
     values["gru.0.bias"] = weights(3 * UNITS)
-    values["revisit"] = weights(1)
+    values |= {"revisit": weights(1), "rise": weights(len(vocabulary)), "trend": weights(1)}
     description = Description(
         model=ModelSettings(units=UNITS, memory=0),
         sessions=SessionSettings(),

@@ -17,7 +17,7 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(device, [tf.config.LogicalDeviceConfiguration()] * 2)
 from recsys.model.batches import session_parallel
 from recsys.model.learner import Learner
-from recsys.model.network import initial_weights
+from recsys.model.network import FITTED, initial_weights
 from recsys.settings import ModelSettings, TrainingSettings
 from tests.model.logs import markov_chain, markov_log
 
@@ -37,7 +37,7 @@ for name, variable in learner.state.items():
     np.testing.assert_array_equal(one, other, err_msg=name)
 np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
 for name, weight in weights[0].items():
-    assert name == "revisit" or np.abs(weight - start[name]).max() > 0.05, name
+    assert name in FITTED or np.abs(weight - start[name]).max() > 0.05, name
     np.testing.assert_allclose(weights[1][name], weight, atol=1e-3, err_msg=name)
 """
 

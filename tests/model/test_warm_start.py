@@ -16,6 +16,7 @@ from recsys.errors import BundleError, SettingsError
 from recsys.manifest import Split
 from recsys.model.network import Weights, initial_weights
 from recsys.model.training import Epoch, Progress, fit
+from recsys.model.trend import with_trend
 from recsys.model.warm_start import refuse_leaks, refuse_misfits, warm_start
 from recsys.scorer import Scorer
 from recsys.sessions import Sessions
@@ -64,7 +65,7 @@ def test_what_is_known_is_kept_to_the_bit(embedding: str) -> None:
             assert new[name].shape == (len(VOCABULARY), *value.shape[1:])
             assert np.array_equal(new[name][[B, D]], value[[0, 1]])
             assert new[name].dtype == np.float32
-        else:
+        elif name != "rise":
             assert np.array_equal(new[name], value)
 
 
@@ -85,6 +86,14 @@ def test_new_biases_lie_on_the_line_through_the_known_ones() -> None:
     """Known: bias 1 at 8 events, 2 at 2. So a doubling of events takes half a unit: 1.5 at 4 and 2.5 at 1."""
     bias = warm_start(weights(), KNOWN, VOCABULARY, TODAY, -1, QUICK).weights["bias"]
     assert bias.tolist() == pytest.approx([2.5, 1, 1.5, 2])
+
+
+def test_a_trend_is_learnt_from_new_clicks_and_its_strength_is_kept() -> None:
+    risen = with_trend(weights(), np.array([1, 0, -1], np.float32), 0.5)
+    new = warm_start(risen, KNOWN, VOCABULARY, TODAY, -1, QUICK).weights
+    assert new["bias"].tolist() == pytest.approx([2.5, 1, 1.5, 2]), "what had risen then is not learnt for good"
+    assert new["trend"] == 0.5
+    assert not new["rise"].any()
 
 
 def test_chance_is_a_function_of_the_seed() -> None:

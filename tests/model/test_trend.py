@@ -1,0 +1,91 @@
+"""How far trends hold: on logs in which it is known by how much."""
+
+import numpy as np
+import pytest
+
+from recsys.model.network import Weights, initial_weights
+from recsys.model.training import fit
+from recsys.model.trend import HOUR_MS, fit_trend, rise_of, with_trend, without_trend
+from recsys.sessions import Sessions
+from recsys.settings import ModelSettings, TrainingSettings
+
+from .logs import recall, sessions_of
+
+ITEMS = 40
+
+
+def indifferent() -> Weights:
+    """A network to which all items are the same, whatever came before."""
+    weights = initial_weights(ITEMS, ModelSettings(units=4, memory=0), 1)
+    weights["embedding"][:] = 0
+    return weights
+
+
+def drawn(chances: np.ndarray, sessions: int, seed: int, begin: float, end: float) -> Sessions:
+    """Sessions of five clicks on items drawn by ``chances``, spread evenly from one hour to another."""
+    items = np.random.default_rng(seed).choice(ITEMS, (sessions, 5), p=chances / chances.sum())
+    made = sessions_of(items.tolist())
+    times = np.linspace(begin * HOUR_MS, end * HOUR_MS, made.events, endpoint=False).astype(np.int64)
+    return Sessions(made.items, times, made.types, made.starts)
+
+
+def joined(*parts: Sessions) -> Sessions:
+    starts = np.concatenate([[0], *(np.diff(part.starts) for part in parts)]).cumsum()
+    columns = [np.concatenate([getattr(part, name) for part in parts]) for name in ("items", "times", "types")]
+    return Sessions(*columns, starts)
+
+
+EVEN = np.ones(ITEMS)
+RISING = np.where(np.arange(ITEMS) < 5, 8.0, 1.0)  # five items have become eight times as likely
+LOG = joined(drawn(EVEN, 4000, 1, 0, 9), drawn(RISING, 1000, 2, 9, 10))
+
+
+def test_what_rises_is_seen() -> None:
+    rise = rise_of(LOG, ITEMS)
+    last_hour = RISING / RISING.sum()
+    all_hours = 0.8 / ITEMS + 0.2 * last_hour
+    np.testing.assert_allclose(rise, np.log(last_hour / all_hours), atol=0.35)
+
+
+def test_few_clicks_are_no_rise_and_no_clicks_neither() -> None:
+    often = np.zeros(1000, np.int32)
+    items = np.concatenate([often, np.ones(1, np.int32)])
+    log = Sessions(items, np.arange(1001) * 60_000, np.zeros(1001, np.int8), np.array([0, 1001]))
+    assert abs(rise_of(log, 3)[1]) < 0.3
+    assert rise_of(log, 3)[2] == 0
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_trends_are_as_strong_as_later_clicks_say(strength: float) -> None:
+    """Clicks drawn by exp(strength * rise) are likeliest under just that strength."""
+    rise = rise_of(LOG, ITEMS)
+    later = drawn(np.exp(strength * rise), 4000, 3, 10, 12)
+    assert fit_trend(indifferent(), rise, later) == pytest.approx(strength, abs=0.08)
+
+
+def test_weights_with_a_trend_score_it_and_without_it_are_what_they_were() -> None:
+    rise, weights = rise_of(LOG, ITEMS), indifferent()
+    trended = with_trend(weights, rise, 0.5)
+    np.testing.assert_allclose(trended["bias"], 0.5 * rise)
+    back = without_trend(trended)
+    np.testing.assert_allclose(back["bias"], weights["bias"], atol=1e-6)
+    assert not back["rise"].any()
+    assert back["trend"] == 0.5
+
+
+def test_a_trend_that_holds_is_learnt_from_validation_and_served_after_the_refit() -> None:
+    """The last hour of all there is says what is rising; how far to believe it comes from the search."""
+    fading = np.roll(RISING, 5)
+    log = joined(drawn(fading, 4000, 1, 0, 9), drawn(RISING, 1000, 2, 9, 10))
+    validation, test = drawn(RISING, 300, 3, 10, 11), drawn(RISING, 1000, 4, 11, 12)
+    settings = TrainingSettings(epochs=1, samples=64, learning_rate=0.02, seed=3)
+    development = joined(log, validation)
+    model = ModelSettings(units=8, memory=0)
+    validate = lambda weights: {"recall@20": 0.5, "mrr@20": 0.5}  # noqa: E731
+    plain = fit(log, development, ITEMS, model, settings, validate=validate)
+    fitted = fit(log, development, ITEMS, model, settings, validate=validate, later=validation)
+    assert plain.weights["trend"] == 0
+    assert fitted.weights["trend"] == np.float32(fitted.history[0].trend)
+    assert fitted.weights["trend"] > 0.3
+    np.testing.assert_allclose(fitted.weights["rise"], rise_of(development, ITEMS))
+    assert recall(fitted.weights, test, 5) > recall(plain.weights, test, 5) + 0.02
