@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import shutil
@@ -27,7 +26,7 @@ from recsys.columns import Clock
 from recsys.dataset import SPLITS, finish
 from recsys.errors import InputError, MissingInputError
 from recsys.files import staged_directory
-from recsys.logs.sources import Source, find_sources
+from recsys.logs.sources import Layout, Source, find_sources
 from recsys.manifest import Counts, Manifest, Size
 from recsys.settings import SessionSettings
 from recsys.vocabulary import Vocabulary
@@ -40,7 +39,6 @@ MAX_TYPES = 127  # codes are int8
 COMPRESSION = 6  # how much smaller a compressed log is, roughly
 # Beam's own in-memory runner by its full name: "DirectRunner" may look for another one and download it.
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
-RUNNER_LOG = "apache_beam.runners.portability.fn_api_runner.fn_runner"
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,7 @@ class Request:
     out: Path
     settings: SessionSettings
     mapping: dict[str, str] = field(default_factory=dict)
+    layout: Layout = field(default_factory=Layout)
     clock: Clock = field(default_factory=Clock)
     boundaries: Boundaries = field(default_factory=Boundaries)
     max_bad: float = 0.05
@@ -68,7 +67,7 @@ def build_dataset(request: Request) -> Manifest:
         InputError: input that cannot be used, or too many lines that cannot be read; these are then beside ``out``.
         DatasetError: events got lost on the way.
     """
-    sources = find_sources(request.inputs, request.mapping)
+    sources = find_sources(request.inputs, request.mapping, request.layout)
     with staged_directory(request.out, overwrite=request.overwrite) as directory:
         work = directory / ".work"
         work.mkdir()
@@ -219,6 +218,7 @@ def _parameters(request: Request, sources: list[Source]) -> dict[str, JsonValue]
         "inputs": [source.name for source in sources],
         "columns": dict(sources[0].columns),
         "time_unit": request.clock.unit,
+        "time_format": request.clock.pattern,
         "max_bad": request.max_bad,
     }
 
@@ -228,8 +228,7 @@ def _runner(flags: Sequence[str]) -> tuple[PipelineOptions, int]:
     if any(flag.startswith("--runner") for flag in flags):
         return PipelineOptions(list(flags)), 1
     # Workers that are threads of this process pass elements on without copying them; NumPy and Arrow use the cores.
-    # Beam warns that this mode does not spread work over cores, which holds for Python code.
-    logging.getLogger(RUNNER_LOG).setLevel(logging.ERROR)
+    # (Beam warns that this mode does not spread work over cores, which holds for Python code.)
     workers = len(os.sched_getaffinity(0))
     local = [f"--runner={LOCAL_RUNNER}", f"--direct_num_workers={workers}"]
     return PipelineOptions([*local, *flags]), workers

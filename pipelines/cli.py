@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT... [-- BEAM_FLAGS...]")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory of the dataset.")
 @click.option("--column", "columns", multiple=True, metavar="FIELD=COLUMN", help="Which column holds a field.")
-@click.option("--time-unit", type=click.Choice(["s", "ms", "us"]), default="ms", show_default=True, help="Of numbers.")
+@click.option("--preset", metavar="NAME", help="Columns and times of a public log; see above.")
+@click.option("--header", metavar="NAME,NAME,...", help="Columns of CSV files that have no header.")
+@click.option(
+    "--delimiter", help="Between CSV fields (tab: \\t). [default: what the first line has most of: , tab ; |]"
+)
+@click.option("--time-unit", type=click.Choice(["s", "ms", "us"]), help="Of numbers. [default: ms]")
+@click.option("--time-format", metavar="PATTERN", help="Of times that are texts, as for strptime: '%d.%m.%Y %H:%M:%S'.")
 @click.option("--test-from", type=MOMENT, help="Test sessions begin at or after this (date, RFC 3339 or epoch ms).")
 @click.option("--test-days", type=click.FloatRange(min=0), help="Or: in the last N days. 0: no test split.")
 @click.option("--validation-from", type=MOMENT, help="Validation sessions begin at or after this.")
@@ -34,7 +40,11 @@ def sessions(
     inputs: tuple[str, ...],
     out: Path,
     columns: tuple[str, ...],
+    preset: str | None,
+    header: str | None,
+    delimiter: str | None,
     time_unit: Any,
+    time_format: str | None,
     test_from: int | None,
     test_days: float | None,
     validation_from: int | None,
@@ -51,12 +61,16 @@ def sessions(
     \b
     recsys sessions clicks.csv.gz --out dataset
     recsys sessions logs/ --out dataset --column item=product_id --test-days 2
+    recsys sessions yoochoose-clicks.dat --preset yoochoose --out dataset
     recsys sessions 'logs/*.parquet' --out dataset -- --runner=FlinkRunner --flink_master=localhost:8081
 
     FIELD is user, item, timestamp, event_type, event_id or session. Usual names (user_id, visitor_id, item_id,
     product_id, timestamp, event_time, ...) are found without --column. With a session column the log's own sessions
     are used instead of the gap rule; a log without users takes the session as the user. Times are numbers in the
-    --time-unit or RFC 3339.
+    --time-unit (seconds may have a fraction), RFC 3339, or of the --time-format, in UTC where they name no zone.
+
+    Presets are yoochoose, diginetica, retailrocket, otto, rees46 and globo: logs as they are published. What other
+    options say goes before what the preset says.
 
     Time is split by when sessions begin. Without options, test is the last day of a log that spans more than two days
     and the last tenth of a shorter one, and validation is as long, before it. A log ends with its last click, or before
@@ -70,27 +84,19 @@ def sessions(
 
     logging.getLogger().setLevel(logging.CRITICAL)  # Beam warns of absent cloud packages, and logs what it raises
 
-    from pipelines.boundaries import DAY_MS, Boundaries
+    from pipelines.boundaries import Boundaries
     from pipelines.build import Request, build_dataset
-    from recsys.columns import Clock
-    from recsys.logs.sources import parse_mapping
 
     if test_from is not None and test_days is not None:
         raise click.UsageError("--test-from and --test-days exclude each other")
     if validation_from is not None and validation_days is not None:
         raise click.UsageError("--validation-from and --validation-days exclude each other")
     files = [name for name in inputs if not name.startswith("--")]
-    try:
-        mapping = parse_mapping(columns)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--column") from None
-    now_ms = int(time.time() * 1000) if now is None else now
     request = Request(
         inputs=files,
         out=out,
         settings=settings.sessions,
-        mapping=mapping,
-        clock=Clock(time_unit, now_ms, DAY_MS),
+        **_reading(columns, preset, header, delimiter, time_unit, time_format, now),
         boundaries=Boundaries(test_from, test_days, validation_from, validation_days),
         max_bad=max_bad,
         shards=shards,
@@ -101,6 +107,43 @@ def sessions(
     began = time.monotonic()
     manifest = build_dataset(request)
     _show(manifest, out, time.monotonic() - began)
+
+
+def _reading(
+    columns: tuple[str, ...],
+    preset: str | None,
+    header: str | None,
+    delimiter: str | None,
+    time_unit: Any,
+    time_format: str | None,
+    now: int | None,
+) -> dict[str, Any]:
+    """How to read the logs: the columns, the layout and the clock of a request."""
+    from pipelines.boundaries import DAY_MS
+    from recsys.columns import Clock
+    from recsys.logs.presets import PRESETS, Preset
+    from recsys.logs.sources import Layout, parse_mapping
+
+    if preset is not None and preset not in PRESETS:
+        raise click.BadParameter(f"{preset!r} is none of {', '.join(PRESETS)}", param_hint="--preset")
+    if time_unit is not None and time_format is not None:
+        raise click.UsageError("--time-unit and --time-format exclude each other")
+    delimiter = "\t" if delimiter == "\\t" else delimiter
+    if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n'):
+        raise click.BadParameter(f"{delimiter!r} is no single ASCII character", param_hint="--delimiter")
+    known = PRESETS[preset] if preset is not None else Preset({})
+    try:
+        mapping = {**known.columns, **parse_mapping(columns)}
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--column") from None
+    names = tuple(name.strip() for name in header.split(",")) if header else known.layout.header
+    pattern = time_format or (known.pattern if time_unit is None else None)
+    now_ms = int(time.time() * 1000) if now is None else now
+    return {
+        "mapping": mapping,
+        "layout": Layout(names, delimiter or known.layout.delimiter, known.layout.events),
+        "clock": Clock(time_unit or known.unit, now_ms, DAY_MS, pattern),
+    }
 
 
 def _show(manifest: Manifest, out: Path, seconds: float) -> None:

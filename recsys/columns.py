@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from recsys.errors import EventError
 from recsys.events import (
     DEFAULT_EVENT_TYPE,
-    INTEGER,
     MAX_ID_BYTES,
     MAX_TIMESTAMP_MS,
     MAX_TYPE_BYTES,
@@ -28,12 +27,9 @@ from recsys.events import (
     from_mapping,
     identifier,
 )
-from recsys.hashing import buffers, hash_texts
+from recsys.hashing import buffers, hash_texts, rows_with
 from recsys.sessions import NO_ID
-
-TimeUnit = Literal["s", "ms", "us"]
-
-_SAFE_DIGITS = 15  # that many digits fit int64 in any unit
+from recsys.times import TimeUnit, in_milliseconds, plain_times
 
 
 @dataclass(frozen=True)
@@ -70,11 +66,16 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Clock:
-    """How the log tells time: its unit, and how far after ``now_ms`` (epoch milliseconds) an event can be."""
+    """How the log tells time, and how far after ``now_ms`` (epoch milliseconds) an event can be.
+
+    Numbers are of the ``unit``; with a ``pattern``, times are texts of that :func:`time.strptime` form instead, in UTC
+    where they name no zone.
+    """
 
     unit: TimeUnit = "ms"
     now_ms: int = MAX_TIMESTAMP_MS
     max_future_ms: int = 0
+    pattern: str | None = None
 
 
 def decode_columns(
@@ -96,8 +97,9 @@ def decode_columns(
             optional = name in ("event_type", "event_id")
             texts[name], right = _plain_texts(columns[name], limit, optional)
             fast &= right
-    times, right = _plain_times(columns["timestamp"], clock)
-    fast &= right
+    times, right = plain_times(columns["timestamp"], clock.unit, clock.pattern)
+    latest = min(clock.now_ms + clock.max_future_ms, MAX_TIMESTAMP_MS)
+    fast &= right & (times >= MIN_TIMESTAMP_MS) & (times <= latest)
 
     slow, rejections = _decode_one_by_one(np.flatnonzero(~fast), fields_of, clock, "session_id" in columns)
     if not slow and fast.all():
@@ -138,7 +140,7 @@ def decode_fields(fields: Mapping[str, Any], clock: Clock, has_session: bool = F
     known = {name: value for name, value in fields.items() if name != "session_id"}
     if has_session and "user_id" not in known:
         known["user_id"] = session
-    known["timestamp"] = _in_milliseconds(known.get("timestamp"), clock.unit)
+    known["timestamp"] = in_milliseconds(known.get("timestamp"), clock.unit, clock.pattern)
     event = from_mapping(known)
     check_clock(event, clock.now_ms, clock.max_future_ms)
     return _Slow(0, event.user_id, event.item_id, event.timestamp, event.event_type, event.event_id, session)
@@ -191,75 +193,8 @@ def _plain_texts(column: pa.Array, limit: int, optional: bool) -> tuple[pa.Large
     if texts.null_count:
         texts = texts.fill_null("")
     lengths = np.diff(buffers(texts)[0])
-    right = (lengths <= limit) & ~_rows_with(texts, _is_control)
+    right = (lengths <= limit) & ~rows_with(texts, _is_control)
     return texts, right if optional else right & (lengths > 0)
-
-
-def _plain_times(column: pa.Array, clock: Clock) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """The column in epoch milliseconds, and where a value is certainly right (elsewhere the time means nothing)."""
-    texts = None
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        texts = column.cast(pa.large_string()).fill_null("")
-        lengths = np.diff(buffers(texts)[0])
-        right = (lengths > 0) & (lengths <= _SAFE_DIGITS) & ~_rows_with(texts, _is_no_digit)
-        values = pc.if_else(pa.array(right), texts, "0").cast(pa.int64()) if not right.all() else texts.cast(pa.int64())
-    elif pa.types.is_integer(column.type):
-        right = column.is_valid().to_numpy(zero_copy_only=False) & pc.less(
-            column.fill_null(0), 10**_SAFE_DIGITS
-        ).to_numpy(zero_copy_only=False)
-        values = pc.if_else(pa.array(right), column, 0).cast(pa.int64())
-    else:
-        return np.zeros(len(column), np.int64), np.zeros(len(column), np.bool_)
-    times = values.to_numpy(zero_copy_only=False)
-    right &= times >= 0
-    times = times * 1000 if clock.unit == "s" else times // 1000 if clock.unit == "us" else times
-    if texts is not None and not right.all():
-        dates, dated = _plain_dates(texts)
-        times, right = np.where(dated, dates, times), right | dated
-    latest = min(clock.now_ms + clock.max_future_ms, MAX_TIMESTAMP_MS)
-    return times, right & (times >= MIN_TIMESTAMP_MS) & (times <= latest)
-
-
-def _plain_dates(texts: pa.LargeStringArray) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Epoch milliseconds of texts like ``2014-04-07T10:51:09Z`` or ``2014-04-07 10:51:09.277Z``, and which are such."""
-    offsets, data = buffers(texts)
-    lengths = np.diff(offsets)
-    times, right = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.bool_)
-    for layout in ("dddd-dd-ddTdd:dd:ddZ", "dddd-dd-ddTdd:dd:dd.dddZ"):
-        rows = np.flatnonzero(lengths == len(layout))
-        symbols = np.stack([data[offsets[rows] + place] for place in range(len(layout))])  # [places, rows]
-        fits = np.ones(len(rows), np.bool_)
-        for symbol, place in zip(symbols, layout, strict=True):
-            fits &= symbol - 0x30 < 10 if place == "d" else (symbol == ord(place)) | (place == "T") & (symbol == 0x20)
-        rows, digits = rows[fits], (symbols if fits.all() else symbols[:, fits]) - 0x30
-
-        def number(first: int, last: int, digits: NDArray[np.uint8] = digits) -> NDArray[np.int64]:
-            values = np.zeros(digits.shape[1], np.int64)
-            for place in range(first, last):
-                values = values * 10 + digits[place]
-            return values
-
-        year, month, day = number(0, 4), number(5, 7), number(8, 10)
-        hour, minute, second = number(11, 13), number(14, 16), number(17, 19)
-        months = ((year - 1970) * 12 + month - 1).astype("datetime64[M]")
-        begin, end = (part.astype("datetime64[D]").astype(np.int64) for part in (months, months + 1))
-        millis = number(20, 23) if len(layout) == 24 else 0
-        times[rows] = ((((begin + day - 1) * 24 + hour) * 60 + minute) * 60 + second) * 1000 + millis
-        exists = (year >= 1970) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= end - begin)
-        right[rows] = exists & (hour < 24) & (minute < 60) & (second < 60)
-    return times, right
-
-
-def _in_milliseconds(value: Any, unit: TimeUnit) -> Any:
-    """A whole number or its digits, scaled; anything else is left to the decoder."""
-    if unit == "ms" or isinstance(value, bool) or not isinstance(value, int | float | str):
-        return value
-    if isinstance(value, str) and not INTEGER.fullmatch(value.strip()):
-        return value
-    if isinstance(value, float) and not value.is_integer():
-        return value
-    number = int(value)
-    return number * 1000 if unit == "s" else number // 1000
 
 
 def _hash_ids(ids: pa.LargeStringArray) -> NDArray[np.uint64]:
@@ -270,24 +205,7 @@ def _hash_ids(ids: pa.LargeStringArray) -> NDArray[np.uint64]:
     return np.where(lengths == 0, np.uint64(NO_ID), np.maximum(hash_texts(ids), np.uint64(NO_ID + 1)))
 
 
-def _rows_with(
-    texts: pa.LargeStringArray, marked: Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
-) -> NDArray[np.bool_]:
-    """Where a text holds a byte that is ``marked``."""
-    offsets, data = buffers(texts)
-    found = np.zeros(len(texts), np.bool_)
-    places = np.flatnonzero(marked(data))
-    if len(places):
-        found[np.searchsorted(offsets, places, side="right") - 1] = True
-    return found
-
-
 def _is_control(data: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """The bytes of :data:`recsys.events.CONTROL`."""
     control: NDArray[np.bool_] = (data < 0x20) | (data == 0x7F)
     return control
-
-
-def _is_no_digit(data: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    other: NDArray[np.bool_] = data - np.uint8(0x30) > 9
-    return other

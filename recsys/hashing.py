@@ -1,8 +1,8 @@
-"""64-bit hashes of texts and words, the same on every machine."""
+"""Columns of texts byte by byte: 64-bit hashes that are the same on every machine, and marked bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -44,3 +44,15 @@ def buffers(texts: pa.LargeStringArray) -> tuple[NDArray[np.int64], NDArray[np.u
     offsets = np.frombuffer(offset_buffer, np.int64)[texts.offset : texts.offset + len(texts) + 1]
     data = np.frombuffer(data_buffer or b"", np.uint8)[offsets[0] : offsets[-1]]
     return offsets - offsets[0], data
+
+
+def rows_with(
+    texts: pa.LargeStringArray, marked: Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
+) -> NDArray[np.bool_]:
+    """Where a text holds a byte that is ``marked``."""
+    offsets, data = buffers(texts)
+    found = np.zeros(len(texts), np.bool_)
+    places = np.flatnonzero(marked(data))
+    if len(places):
+        found[np.searchsorted(offsets, places, side="right") - 1] = True
+    return found

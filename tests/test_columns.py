@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -44,6 +46,7 @@ times = st.one_of(
     st.sampled_from(
         ["", " 5", "5 ", "+5", "-0", "0x10", "1e3", "1_000", "٣", "1.0", "2024-01-01", "2024-01-01T00:00:00"]
     ),
+    st.floats(0, 2e9).map(lambda seconds: f"{seconds:.4f}") | st.sampled_from([".5", "5.", "1.2.3", "-1700000000.5"]),
     st.sampled_from(["2024-01-01T00:00:00+01:00", "2024-02-30T00:00:00Z", "2016-12-31T23:59:60Z", "9" * 19, "0" * 20]),
 )
 text_rows = st.lists(
@@ -59,8 +62,14 @@ def expected(fields: dict[str, Any], clock: Clock) -> tuple[str, str, int, str, 
     raw = fields["timestamp"]
     digits = raw.strip().removeprefix("-") if isinstance(raw, str) and raw.isascii() else ""
     whole = isinstance(raw, int | float) and not isinstance(raw, bool) and raw == raw // 1
+    parts = digits.partition(".")
     if whole or (digits.isdecimal() and len(digits) <= 19):
         fields["timestamp"] = scale(int(raw))
+    elif clock.unit == "s" and (
+        all(part.isdecimal() and len(part) <= 15 for part in parts[::2])
+        or (isinstance(raw, float) and math.isfinite(raw) and "e" not in repr(raw))
+    ):
+        fields["timestamp"] = math.floor(Fraction(str(raw)) * 1000)
     try:
         if session is not None:
             identifier("session_id", session)
@@ -123,6 +132,7 @@ def test_number_columns_with_nulls_decode_row_by_row(rows: list[dict[str, Any]],
     [
         pa.array([1.0, 2.5, None]),
         pa.array([1.7e9, float("inf"), float("nan")]),
+        pa.array([1.6e9 + 0.123, 1.6e9 + 0.0009, -0.5]),
         pa.array([True, False, None]),
         pa.nulls(3),
         pa.array([[1], [2], None]),

@@ -13,6 +13,7 @@ from recsys.columns import Clock, EventColumns, decode_columns
 from recsys.errors import InputError
 from recsys.events import MAX_EVENT_BYTES
 from recsys.logs import delimited, jsonlines, parquet
+from recsys.logs.dated import with_dates
 from recsys.logs.parsed import Parsed
 from recsys.logs.records import Oversized, Records, each_line, read_records
 from recsys.logs.sources import Source
@@ -68,8 +69,10 @@ def decode_block(block: Block, clock: Clock) -> tuple[EventColumns | None, list[
     if isinstance(parsed, Oversized):
         detail = f"has {parsed.size} bytes, at most {MAX_EVENT_BYTES} are allowed"
         return None, [Refused(parsed.line, "too_large", detail, parsed.head)]
+    if "date" in parsed.columns:
+        parsed = with_dates(parsed)
     if parsed.in_milliseconds:
-        clock = replace(clock, unit="ms")
+        clock = replace(clock, unit="ms", pattern=None)
     events, rejections = decode_columns(parsed.columns, parsed.fields_of, clock, parsed.doubtful)
     if records is None:
         return events, [
@@ -86,7 +89,7 @@ def decode_block(block: Block, clock: Clock) -> tuple[EventColumns | None, list[
 def _text_blocks(source: Source) -> Iterator[Block]:
     is_csv = source.format == "csv"
     join = delimited.joiner(len(source.header), source.delimiter) if is_csv else each_line
-    header = is_csv
+    header = is_csv and not source.headless
     with source.open() as file:
         for records in read_records(file.stream, join):
             if isinstance(records, Oversized):
@@ -99,7 +102,7 @@ def _text_blocks(source: Source) -> Iterator[Block]:
             if is_csv:
                 parse = partial(delimited.parse, rest, source.columns, source.header, source.delimiter)
             else:
-                parse = partial(jsonlines.parse, rest, source.columns)
+                parse = partial(jsonlines.parse, rest, source.columns, source.events)
             yield Block(parse, rest, file.position)
 
 

@@ -27,8 +27,10 @@ _RETURN = 0x0D
 _DELIMITERS = ",\t;|"
 
 
-def header_of(path: Path, head: bytes) -> tuple[tuple[str, ...], str]:
-    """The column names and the delimiter, from the first bytes of a file.
+def header_of(
+    path: Path, head: bytes, header: tuple[str, ...] = (), delimiter: str = ""
+) -> tuple[tuple[str, ...], str]:
+    """The column names and the delimiter, from the first bytes of a file where they are not given.
 
     Raises:
         InputError: the first line is no header.
@@ -37,7 +39,9 @@ def header_of(path: Path, head: bytes) -> tuple[tuple[str, ...], str]:
     text = line.decode(errors="replace")
     if "\0" in text or "\ufffd" in text:
         raise InputError(f"{path}: is binary, or text that is not UTF-8: CSV, JSON lines or Parquet is needed")
-    delimiter = max(_DELIMITERS, key=text.count)
+    delimiter = delimiter or max(_DELIMITERS, key=text.count)
+    if header:
+        return header, delimiter
     try:
         names = tuple(name.strip() for name in next(csv.reader([text], delimiter=delimiter, strict=True)))
     except csv.Error as error:

@@ -15,8 +15,11 @@ from recsys.logs.parsed import Bad, Parsed
 from recsys.logs.records import Records
 
 
-def parse(records: Records, columns: Mapping[str, str]) -> Parsed:
-    """The event columns of a block of lines, typed as JSON gives them."""
+def parse(records: Records, columns: Mapping[str, str], events: str = "") -> Parsed:
+    """The event columns of a block of lines, typed as JSON gives them.
+
+    With ``events``, a line holds a list of them under that key.
+    """
     rows: list[dict[str, Any]] = []
     good, bad = [], []
     loads = orjson.loads
@@ -30,11 +33,17 @@ def parse(records: Records, columns: Mapping[str, str]) -> Parsed:
         except orjson.JSONDecodeError as error:
             bad.append(Bad(record, "not_json", f"not a JSON value: {error}"))
             continue
-        if isinstance(value, dict):
+        if not isinstance(value, dict):
+            bad.append(Bad(record, "not_an_object", "must be a JSON object"))
+        elif events:
+            inner = _events(value, events)
+            rows += inner
+            good += [record] * len(inner)
+            if not inner:
+                bad.append(Bad(record, "no_events", f"has no list of objects under {events!r}"))
+        else:
             rows.append(value)
             good.append(record)
-        else:
-            bad.append(Bad(record, "not_an_object", "must be a JSON object"))
 
     def fields_of(row: int) -> Mapping[str, Any]:
         value = rows[row]
@@ -49,6 +58,14 @@ def parse(records: Records, columns: Mapping[str, str]) -> Parsed:
         arrays[field], mixed = _array([row.get(column) for row in rows])
         doubtful |= mixed
     return Parsed(arrays, np.array(good, np.int64), fields_of, bad, doubtful)
+
+
+def _events(value: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """The events in an object, each with the fields beside their list; none where one of them is no object."""
+    inner = value.pop(key, None)
+    if not isinstance(inner, list) or not all(isinstance(event, dict) for event in inner):
+        return []
+    return [value | event for event in inner]
 
 
 def _array(values: list[Any]) -> tuple[pa.Array, NDArray[np.bool_]]:

@@ -55,6 +55,21 @@ class OpenFile:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """What files do not say themselves, as far as it is known.
+
+    Attributes:
+        header: the names of the columns of CSV files without a first line that says so.
+        delimiter: between the fields of CSV files.
+        events: the key under which each JSON object holds a list of events; fields beside it are those of all of them.
+    """
+
+    header: tuple[str, ...] = ()
+    delimiter: str = ""
+    events: str = ""
+
+
+@dataclass(frozen=True)
 class Source:
     """One file of clicks.
 
@@ -64,6 +79,8 @@ class Source:
         compression: of the whole file: ``gzip``, ``zstd`` or none.
         columns: the file's column for each event field that it has.
         header: all columns, in order (CSV only).
+        headless: no line of the file says so.
+        events: as in :class:`Layout` (JSON lines only).
     """
 
     name: str
@@ -73,6 +90,8 @@ class Source:
     columns: Mapping[str, str]
     header: tuple[str, ...] = ()
     delimiter: str = ","
+    headless: bool = False
+    events: str = ""
 
     @contextmanager
     def open(self) -> Iterator[OpenFile]:
@@ -81,7 +100,7 @@ class Source:
             yield OpenFile(raw, pa.CompressedInputStream(raw, self.compression) if self.compression else raw)
 
 
-def find_sources(inputs: Sequence[str], mapping: Mapping[str, str]) -> list[Source]:
+def find_sources(inputs: Sequence[str], mapping: Mapping[str, str], layout: Layout | None = None) -> list[Source]:
     """The files that ``inputs`` (files, globs, directories) name; ``mapping`` gives columns for event fields.
 
     Empty files are left out.
@@ -91,7 +110,8 @@ def find_sources(inputs: Sequence[str], mapping: Mapping[str, str]) -> list[Sour
         InputError: a file is binary, damaged, or lacks a column that is needed.
     """
     paths = [path for name in inputs for path in _files(name)]
-    sources = [_inspect(path, mapping) for path in dict.fromkeys(paths) if path.stat().st_size]
+    layout = layout or Layout()
+    sources = [_inspect(path, mapping, layout) for path in dict.fromkeys(paths) if path.stat().st_size]
     found = [source for source in sources if source is not None]
     if not found:
         raise MissingInputError(f"no clicks: {', '.join(inputs)}: every file is empty")
@@ -128,7 +148,7 @@ def _files(name: str) -> list[Path]:
     return matches
 
 
-def _inspect(path: Path, mapping: Mapping[str, str]) -> Source | None:
+def _inspect(path: Path, mapping: Mapping[str, str], layout: Layout) -> Source | None:
     """The source that a file is; ``None`` when nothing is left of it after decompression."""
     with path.open("rb") as file:
         start = file.read(4)
@@ -143,19 +163,13 @@ def _inspect(path: Path, mapping: Mapping[str, str]) -> Source | None:
         raise InputError(f"{path}: cannot be read: {error}") from None
     if not head.strip():
         return None
+    size = path.stat().st_size
     if head.lstrip().startswith(b"{") or ".json" in "".join(path.suffixes[-2:]):
-        names = _json_keys(head)
-        # Objects need not have what is optional, so that the first ones may lack it.
-        later = [mapping[field] for field in OPTIONAL if field in mapping]
-        columns = (
-            _with_unseen(_resolve(path, [*names, *later], mapping), OPTIONAL)
-            if names
-            else _with_unseen(mapping, USUAL_NAMES)
-        )
-        return Source(str(path), path.stat().st_size, "jsonl", compression, columns)
-    header, delimiter = header_of(path, head)
+        columns = _json_columns(path, _json_keys(head, layout.events), mapping)
+        return Source(str(path), size, "jsonl", compression, columns, events=layout.events)
+    header, delimiter = header_of(path, head, layout.header, layout.delimiter)
     columns = _resolve(path, header, mapping)
-    return Source(str(path), path.stat().st_size, "csv", compression, columns, header, delimiter)
+    return Source(str(path), size, "csv", compression, columns, header, delimiter, headless=bool(layout.header))
 
 
 def _parquet_columns(path: Path) -> list[str]:
@@ -168,8 +182,8 @@ def _parquet_columns(path: Path) -> list[str]:
     return names
 
 
-def _json_keys(head: bytes) -> list[str]:
-    """The keys of the objects among the first lines."""
+def _json_keys(head: bytes, events: str) -> list[str]:
+    """The keys of the objects among the first lines, and of the events in them."""
     keys: dict[str, None] = {}
     for line in head.splitlines():
         try:
@@ -178,7 +192,18 @@ def _json_keys(head: bytes) -> list[str]:
             continue
         if isinstance(value, dict):
             keys |= dict.fromkeys(value)
+            inner = value.get(events, []) if events else []
+            for event in inner if isinstance(inner, list) else []:
+                keys |= dict.fromkeys(event) if isinstance(event, dict) else {}
     return list(keys)
+
+
+def _json_columns(path: Path, names: list[str], mapping: Mapping[str, str]) -> dict[str, str]:
+    """The key for each event field. Objects need not have what is optional, so that the first ones may lack it."""
+    if not names:
+        return _with_unseen(mapping, USUAL_NAMES)
+    later = [mapping[field] for field in OPTIONAL if field in mapping]
+    return _with_unseen(_resolve(path, [*names, *later], mapping), OPTIONAL)
 
 
 def _with_unseen(columns: Mapping[str, str], fields: Iterable[str]) -> dict[str, str]:
