@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from recsys.bundle import Bundles
+from recsys.cli import cli
 from recsys.columns import Clock
-from recsys.demo.commands import Commands, get_text
+from recsys.demo.commands import get_text
 from recsys.evaluation.protocol import NEVER
 from recsys.events import MAX_TIMESTAMP_MS, encode
 from recsys.logs.sources import find_sources, parse_mapping
@@ -72,17 +74,23 @@ def quiet_moment(log: Path) -> int:
     raise AssertionError("visitors never rest")
 
 
+def run_here(*arguments: str) -> None:
+    """A command in this process, which has imported already what takes seconds to import."""
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
 @pytest.fixture(scope="module")
 def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
     directory = tmp_path_factory.mktemp("online")
-    commands, log = Commands(directory), directory / "clicks.csv"
-    commands.run("generate", "--events", "9000", "--users", "400", "--items", "300", "--seed", "3", "--out", str(log))
+    log = directory / "clicks.csv"
+    run_here("generate", "--events", "9000", "--users", "400", "--items", "300", "--seed", "3", "--out", str(log))
     since, dataset, run, report = quiet_moment(log), directory / "dataset", directory / "run", directory / "report"
-    commands.run("sessions", str(log), "--out", str(dataset), "--max-bad", "0.5", "--test-from", str(since))
-    commands.run("train", str(dataset), "--out", str(run), *SMALL)
-    commands.run("evaluate", f"{run}/model", str(dataset), "--out", str(report))
+    run_here("sessions", str(log), "--out", str(dataset), "--max-bad", "0.5", "--test-from", str(since))
+    run_here("train", str(dataset), "--out", str(run), *SMALL)
+    run_here("evaluate", f"{run}/model", str(dataset), "--out", str(report))
     bundles, evaluation = directory / "bundles", report / "evaluation.json"
-    commands.run("publish", f"{run}/model", "--bundles", str(bundles), "--evaluation", str(evaluation))
+    run_here("publish", f"{run}/model", "--bundles", str(bundles), "--evaluation", str(evaluation))
     return Day(log, since, bundles, json.loads(evaluation.read_bytes()))
 
 

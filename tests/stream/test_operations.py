@@ -64,6 +64,7 @@ def test_readiness_names_the_server_that_is_away(world: World, tmp_path: Path) -
                 assert probe(worker, "/live") == (200, {"status": "live"})
 
 
+@on_embedded_servers
 def test_the_lag_counts_the_records_that_wait(world: World, tmp_path: Path) -> None:
     with world.servers.own_store(tmp_path / "store") as store:
         world.commands.environment["REDIS_URL"] = store.url

@@ -104,12 +104,12 @@ def crew_of(world: World, seed: int, workers: int = 1) -> Iterator[Crew]:
 
 @pytest.mark.timeout(280)
 def test_workers_come_and_go_and_nothing_is_lost_or_done_twice(real_world: World) -> None:
-    made = clicks(4000, seed=11, users=60)
+    made = clicks(2500, seed=11, users=60)
     with crew_of(real_world, 11) as crew:
         with real_world.producing(made, pause=0.01) as producing:
             while producing.is_alive():
                 crew.step()
-                time.sleep(crew.chance.uniform(0.2, 3))
+                time.sleep(crew.chance.uniform(0.2, 2))
         assert {"join", "leave", "die"} <= set(crew.steps)
         real_world.wait_for(real_world.clean_run(len(made)), seconds=60)
         crew.wait_until_shared()
@@ -117,7 +117,7 @@ def test_workers_come_and_go_and_nothing_is_lost_or_done_twice(real_world: World
 
 def test_a_worker_frozen_past_its_session_overwrites_nothing(real_world: World) -> None:
     """Thawed, it goes on with a batch of partitions that are another's now."""
-    made = clicks(4000, seed=17, users=60)
+    made = clicks(2500, seed=17, users=60)
     with crew_of(real_world, 17, workers=2) as crew:
         with real_world.producing(made, pause=0.005):
             for frozen, other in (crew.running, reversed(crew.running)):

@@ -26,7 +26,7 @@ from tests.servers.redis import Redis
 from tests.stream.processing import World, record
 
 MOST = 600 * 2**20 / 1e6  # bytes a user: 600 MiB for a million
-USERS = 31_250  # fill the store's tables, whose sizes are powers of two, as far as a million do
+USERS = 15_625  # fill the store's tables, whose sizes are powers of two, as far as a million do
 SMALL: list[dict[str, Any]] = [
     {"state_numbers": "float16", "compact_lists": True},
     {"state_numbers": "int12", "compact_lists": True},

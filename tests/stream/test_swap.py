@@ -19,7 +19,7 @@ from stream.renewal import Renewal
 from tests.conftest import publish, random_model
 from tests.stream.processing import World, record
 from tests.stream.world import World as LiveWorld
-from tests.stream.world import clicks
+from tests.stream.world import clicks, on_embedded_servers
 
 SECONDS = 15.0  # on a busy machine; a second or two on a quiet one
 TRICKY = ["u", "a}b", "50%", "%7D", "with space", "ü"]
@@ -121,6 +121,7 @@ def test_a_click_during_the_renewal_is_not_lost(run: Callable[..., None], bundle
     run(body)
 
 
+@on_embedded_servers
 def test_all_lists_follow_a_swap_and_a_rollback_and_none_is_missing_meanwhile(world: LiveWorld) -> None:
     """Nobody clicks after the first clicks, so it is the background that renews; each must be through in seconds."""
     with world.worker():
