@@ -229,7 +229,7 @@ def _runner(flags: Sequence[str]) -> tuple[PipelineOptions, int]:
         return PipelineOptions(list(flags)), 1
     # Workers that are threads of this process pass elements on without copying them; NumPy and Arrow use the cores.
     # (Beam warns that this mode does not spread work over cores, which holds for Python code.)
-    workers = len(os.sched_getaffinity(0))
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     local = [f"--runner={LOCAL_RUNNER}", f"--direct_num_workers={workers}"]
     return PipelineOptions([*local, *flags]), workers
 
@@ -237,7 +237,8 @@ def _runner(flags: Sequence[str]) -> tuple[PipelineOptions, int]:
 def _shards(sources: list[Source], memory_mib: int, workers: int) -> int:
     """So many shards that ``workers`` of them fit the memory, if users are spread evenly."""
     size = sum(
-        source.size * (COMPRESSION if source.compression or source.format == "parquet" else 1) for source in sources
+        source.size * (COMPRESSION if source.compression or source.format in ("parquet", "avro") else 1)
+        for source in sources
     )
     fitting = ((memory_mib << 20) - BASE_BYTES) // workers // WORKING_BYTES
     return min(max(MIN_SHARDS, math.ceil(size / min(fitting, SHARD_BYTES))), MAX_SHARDS)

@@ -56,7 +56,7 @@ def sessions(
 ) -> None:
     """Build a session dataset from click logs with Beam.
 
-    INPUT is a file, a glob or a directory of CSV, JSON lines or Parquet, plain or compressed by gzip or zstd.
+    INPUT is a file, a glob or a directory of CSV, JSON lines, Parquet or Avro, plain or compressed by gzip or zstd.
 
     \b
     recsys sessions clicks.csv.gz --out dataset

@@ -12,7 +12,7 @@ import pyarrow as pa
 from recsys.columns import Clock, EventColumns, decode_columns
 from recsys.errors import InputError
 from recsys.events import MAX_EVENT_BYTES
-from recsys.logs import delimited, jsonlines, parquet
+from recsys.logs import avro, delimited, jsonlines, parquet
 from recsys.logs.dated import with_dates
 from recsys.logs.parsed import Parsed
 from recsys.logs.records import Oversized, Records, each_line, read_records
@@ -27,7 +27,7 @@ class Block:
         parse: gives :attr:`parsed`.
         records: the records that came from (text files).
         position: how far the file is read, in bytes.
-        first_row: the number of rows before this block (Parquet).
+        first_row: the number of rows before this block (Parquet and Avro).
     """
 
     parse: Callable[[], Parsed | Oversized]
@@ -58,7 +58,7 @@ def read_blocks(source: Source) -> Iterator[Block]:
         InputError: the file breaks off, is damaged or cannot be read.
     """
     try:
-        yield from _parquet_blocks(source) if source.format == "parquet" else _text_blocks(source)
+        yield from _table_blocks(source) if source.format in ("parquet", "avro") else _text_blocks(source)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{source.name}: is damaged, or cannot be read to its end: {error}") from None
 
@@ -106,10 +106,11 @@ def _text_blocks(source: Source) -> Iterator[Block]:
             yield Block(parse, rest, file.position)
 
 
-def _parquet_blocks(source: Source) -> Iterator[Block]:
+def _table_blocks(source: Source) -> Iterator[Block]:
+    reader = parquet if source.format == "parquet" else avro
     rows = 0
-    for parsed, share in parquet.read(source.name, source.columns):
-        yield Block(partial(_as_it_is, parsed), None, round(share * source.size), rows)
+    for parsed, position in reader.read(source.name, source.columns):
+        yield Block(partial(_as_it_is, parsed), None, position, rows)
         rows += len(parsed.records)
 
 

@@ -38,7 +38,7 @@ def header_of(
     line = head.lstrip(b"\r\n").split(b"\n", 1)[0].rstrip(b"\r")
     text = line.decode(errors="replace")
     if "\0" in text or "\ufffd" in text:
-        raise InputError(f"{path}: is binary, or text that is not UTF-8: CSV, JSON lines or Parquet is needed")
+        raise InputError(f"{path}: is binary, or text that is not UTF-8: CSV, JSON lines, Parquet or Avro is needed")
     delimiter = delimiter or max(_DELIMITERS, key=text.count)
     if header:
         return header, delimiter

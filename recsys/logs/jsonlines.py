@@ -45,6 +45,18 @@ def parse(records: Records, columns: Mapping[str, str], events: str = "") -> Par
             rows.append(value)
             good.append(record)
 
+    return of_objects(rows, good, columns, bad)
+
+
+def of_objects(
+    rows: list[dict[str, Any]],
+    records: list[int],
+    columns: Mapping[str, str],
+    bad: list[Bad],
+    in_milliseconds: bool = False,
+) -> Parsed:
+    """The event columns of objects, one a row, that came from these records."""
+
     def fields_of(row: int) -> Mapping[str, Any]:
         value = rows[row]
         return {"context": value.get("context")} | {field: value.get(column) for field, column in columns.items()}
@@ -57,7 +69,7 @@ def parse(records: Records, columns: Mapping[str, str], events: str = "") -> Par
     for field, column in columns.items():
         arrays[field], mixed = _array([row.get(column) for row in rows])
         doubtful |= mixed
-    return Parsed(arrays, np.array(good, np.int64), fields_of, bad, doubtful)
+    return Parsed(arrays, np.array(records, np.int64), fields_of, bad, doubtful, in_milliseconds)
 
 
 def _events(value: dict[str, Any], key: str) -> list[dict[str, Any]]:

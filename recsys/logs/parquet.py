@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,20 +16,21 @@ from recsys.logs.parsed import Parsed, fields_from
 BATCH_ROWS = 1 << 18
 
 
-def read(path: str, columns: Mapping[str, str]) -> Iterator[tuple[Parsed, float]]:
-    """The event columns of a file, and the share of its rows read so far.
+def read(path: str, columns: Mapping[str, str]) -> Iterator[tuple[Parsed, int]]:
+    """The event columns of a file, and how many of its bytes are read, by the share of rows.
 
     Columns of timestamps become epoch milliseconds (UTC where no zone is named).
 
     Raises:
         OSError, pa.ArrowException: the file is damaged.
     """
+    size = Path(path).stat().st_size
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         done = 0
         for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(columns.values()))):
             batch.validate(full=True)
             done += batch.num_rows
-            yield _parse(batch, columns), done / file.metadata.num_rows
+            yield _parse(batch, columns), round(size * done / file.metadata.num_rows)
 
 
 def _parse(batch: pa.RecordBatch, columns: Mapping[str, str]) -> Parsed:

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recsys.errors import InputError, MissingInputError
+from recsys.logs import avro
 from recsys.logs.delimited import header_of
 
-Format = Literal["csv", "jsonl", "parquet"]
+Format = Literal["csv", "jsonl", "parquet", "avro"]
 
 FIELDS = {
     "user": "user_id",
@@ -156,6 +157,8 @@ def _inspect(path: Path, mapping: Mapping[str, str], layout: Layout) -> Source |
     if start == _PARQUET or path.suffix in (".parquet", ".pq"):
         names = _parquet_columns(path)
         return Source(str(path), path.stat().st_size, "parquet", None, _resolve(path, names, mapping))
+    if start == avro.MAGIC:
+        return Source(str(path), path.stat().st_size, "avro", None, _resolve(path, avro.names(path), mapping))
     try:
         with pa.input_stream(str(path), compression=compression) as stream:
             head = stream.read(_HEAD_BYTES).removeprefix(b"\xef\xbb\xbf")

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+import fastavro
 import pytest
+
+from recsys.columns import Clock
+from recsys.errors import InputError, RecsysError
+from recsys.logs.blocks import decode_block, read_blocks
+from recsys.logs.sources import find_sources
 
 from .conftest import Outcome, Run
 
@@ -175,3 +182,50 @@ def test_options_that_cannot_be_are_refused(run: Run, tmp_path: Path, options: l
     outcome = run(tmp_path / "none.csv", *options)
     assert outcome.code == 2
     assert words in outcome.stderr.replace("\n", " ")
+
+
+def avro(path: Path, codec: str, kind: object, values: list[object]) -> Path:
+    fields = [("user_id", "string"), ("item_id", ["null", "string"]), ("timestamp", kind), ("event_type", "string")]
+    schema = {"type": "record", "name": "click", "fields": [{"name": name, "type": of} for name, of in fields]}
+    rows = [
+        {"user_id": user, "item_id": item, "timestamp": value, "event_type": kind}
+        for (user, _, item, _, kind), value in zip(CLICKS, values, strict=True)
+    ]
+    with path.open("wb") as file:
+        fastavro.writer(file, schema, rows, codec)
+    return path
+
+
+@pytest.mark.parametrize("codec", ["null", "deflate"])
+@pytest.mark.parametrize("typed", [True, False])
+def test_avro_is_read(run: Run, tmp_path: Path, codec: str, typed: bool) -> None:
+    times = [time for *_, time, _ in CLICKS]
+    if typed:
+        kind = {"type": "long", "logicalType": "timestamp-micros"}
+        values: list[object] = [datetime.fromtimestamp(time / 1000, UTC) for time in times]
+        options = ("--time-unit", "s")  # which is for numbers
+    else:
+        kind, values, options = "long", list(times), ()  # type: ignore[assignment]
+    outcome = run(avro(tmp_path / "log.avro", codec, kind, values), *options, *ALL)
+    assert clicks_of(outcome) == [(item, time, kind) for _, _, item, time, kind in CLICKS]
+
+
+def test_bad_avro_rows_are_dead_letters_with_their_row(run: Run, tmp_path: Path) -> None:
+    outcome = run(avro(tmp_path / "log.avro", "null", "long", [*(time for *_, time, _ in CLICKS[:-1]), -1]), *ALL)
+    (letter,) = outcome.dead_letters
+    assert (letter["line"], letter["reason"]) == (len(CLICKS), "timestamp.negative")
+
+
+def test_damaged_avro_is_refused_wherever_the_damage_is(tmp_path: Path) -> None:
+    path = avro(tmp_path / "log.avro", "deflate", "long", [time for *_, time, _ in CLICKS])
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 3):
+        for damaged in (whole[:place], whole[:place] + b"\xff" + whole[place + 1 :]):
+            path.write_bytes(damaged)
+            with suppress(RecsysError):
+                for source in find_sources([str(path)], {}):
+                    for block in read_blocks(source):
+                        decode_block(block, Clock())
+    path.write_bytes(whole[:-20])
+    with pytest.raises(InputError, match="is damaged"):
+        list(read_blocks(*find_sources([str(path)], {})))
