@@ -16,16 +16,14 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import redis
 
-from recsys.bundle import Bundles, Model, digest_of, save_model
+from recsys.bundle import Bundles, digest_of, save_model
 from tests.benchmarks.freshness import WARM_SECONDS, Clicks, look_until, produce
-from tests.benchmarks.lookup import model_of
-from tests.benchmarks.traffic import PARTITIONS, Bench
+from tests.benchmarks.traffic import PARTITIONS, Bench, shop_model
 
 
 class Names:
@@ -63,11 +61,6 @@ def done_after(clicks: Clicks, since: float, until: float, digest: int) -> float
     return round(max(others, default=since) - since, 2)
 
 
-def another(model: Model) -> Model:
-    """A model of the same items with other weights."""
-    return replace(model, weights={**model.weights, "bias": model.weights["bias"][::-1].copy()})
-
-
 def measure(bench: Bench, rate: float, seconds: float, cores: str) -> dict[str, object]:
     """Publish, and roll back, beneath a steady load; each time so many seconds are looked at."""
     bench.kafka.create_topic("swap", PARTITIONS)
@@ -76,7 +69,7 @@ def measure(bench: Bench, rate: float, seconds: float, cores: str) -> dict[str, 
     bundles = Bundles(bench.directory / "bundles")
     source = bench.directory / "next"
     source.mkdir()
-    save_model(source, another(model_of(bench.items, bench.units)))
+    save_model(source, shop_model(bench.items, bench.units, seed=1))
     old = bundles.current()
     acts: list[Callable[[], str]] = [lambda: old, lambda: bundles.publish(source), bundles.rollback]
     found: dict[str, object] = {"clicks_per_s": rate}

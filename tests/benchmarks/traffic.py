@@ -18,11 +18,13 @@ import redis
 from confluent_kafka import Producer
 from numpy.typing import NDArray
 
+from recsys.bundle import Model
 from recsys.demo.commands import Service, get_text
 from recsys.demo.figures import Reading
 from recsys.state import RecommendationList
-from tests.benchmarks.lookup import cpu_seconds, model_of
-from tests.conftest import publish
+from recsys.vocabulary import Vocabulary
+from tests.benchmarks.lookup import cpu_seconds
+from tests.conftest import publish, random_model
 from tests.servers.kafka import Kafka
 from tests.servers.redis import Redis
 
@@ -66,6 +68,12 @@ class Mix:
         return user[order], time_ms, values
 
 
+def shop_model(items: int, units: int, seed: int = 0) -> Model:
+    """A model with random weights of the items that :class:`Mix` clicks."""
+    model = random_model(items, units, seed=seed)
+    return replace(model, vocabulary=Vocabulary([f"item-{row:09d}" for row in range(items)], model.vocabulary.counts))
+
+
 def producer_to(broker: str) -> Producer:
     """A producer that places users as the product's does."""
     options = {"linger.ms": 0, "partitioner": "murmur2_random", "queue.buffering.max.messages": 2_000_000}
@@ -88,7 +96,7 @@ class Bench:
             "RECSYS_WORKER__METRICS_PORT": "0",
             "RECSYS_KAFKA__DEAD_LETTER_TOPIC": "dead",
         }
-        publish(directory / "bundles", model_of(items, units))
+        publish(directory / "bundles", shop_model(items, units))
         self.kafka.create_topic("dead")
 
     def load(self, topic: str, values: list[bytes]) -> None:
