@@ -16,7 +16,7 @@ from stream.processor import Processor
 
 log = logging.getLogger(__name__)
 
-USERS = 64  # at a time: a click that comes meanwhile waits for them
+USERS = 16  # at a time: a click that comes meanwhile waits for them
 SHARE = 0.2  # of the time, at most, that this takes from clicks
 RETRY_SECONDS = 5.0
 
