@@ -102,7 +102,7 @@ def _build(request: Request, job: steps.Job, sources: list[Source], directory: P
     with stages.shards("counting", "count"):
         steps.count_split(job, split, request.settings)
     counts = {name: read_counts(job.work / "counts", name, codes) for name in SPLITS[:2]}
-    vocabulary, rows = _vocabulary(job.work, counts["train"] + counts["validation"])
+    vocabulary, rows = _vocabulary(job, counts["train"] + counts["validation"])
     with stages.shards("writing", "write"):
         written = steps.write_split(job, split, request.settings, rows, directory)
     counts["test"] = read_counts(job.work / "counts", "test", len(vocabulary))
@@ -125,7 +125,7 @@ def _build(request: Request, job: steps.Job, sources: list[Source], directory: P
 
 def _filter(request: Request, job: steps.Job, stages: Stages) -> tuple[Tally, int]:
     """Drop rare items until none is left; what fell, and how many item codes there are."""
-    support = total_counts(job.work)
+    support = total_counts(job.work, job.buckets)
     leaves = np.full(len(support), STAYS, np.int32)
     write_leaves(job.work, leaves)
     tallies: list[Tally] = []
@@ -147,9 +147,9 @@ def _check_types(types: int) -> None:
         )
 
 
-def _vocabulary(work: Path, counts: NDArray[np.int64]) -> tuple[Vocabulary, NDArray[np.int32]]:
+def _vocabulary(job: steps.Job, counts: NDArray[np.int64]) -> tuple[Vocabulary, NDArray[np.int32]]:
     """The items that occur before the test split, and the row of each item code (-1: not in the vocabulary)."""
-    ids, codes = ids_of(work, counts > 0)
+    ids, codes = ids_of(job.work, counts > 0, job.buckets)
     rows = np.full(len(counts), -1, np.int32)
     rows[codes] = np.arange(len(codes))
     return Vocabulary(ids.to_pylist(), counts[codes]), rows

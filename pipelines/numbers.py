@@ -1,7 +1,8 @@
 """Numbers for items that hold across shards.
 
 Ids are spread over buckets by their hash, and each bucket numbers its own: the item at place ``p`` of bucket ``b`` has
-the code ``p * BUCKETS + b``. So nobody needs to hold all ids, and arrays by code have few gaps.
+the code ``p * buckets + b``. So nobody needs to hold all ids, and arrays by code have few gaps. There are the more
+buckets the more shards there are, so that a bucket holds about as many ids as a few shards.
 
 A shard offers its ids bucket by bucket and numbers them in that order; its code file then holds the code of each.
 """
@@ -21,15 +22,20 @@ from pipelines.pieces import from_bytes, to_bytes
 from pipelines.shards import write_whole
 from recsys.hashing import hash_texts
 
-BUCKETS = 64
+MIN_BUCKETS, MAX_BUCKETS = 4, 256  # each shard has a file for each bucket
 
 Offer = tuple[int, tuple[str, bytes]]  # bucket, (name of the shard, its ids there with their counts)
 
 
-def by_bucket(ids: pa.LargeStringArray) -> tuple[NDArray[np.int64], Counts]:
-    """The ids' order by bucket, and how many each bucket holds: ``[ids]`` and ``[BUCKETS]``."""
-    bucket = (hash_texts(ids) % np.uint64(BUCKETS)).astype(np.uint8)
-    return np.argsort(bucket, kind="stable"), np.bincount(bucket, minlength=BUCKETS)
+def buckets_for(shards: int) -> int:
+    """How many buckets go with so many shards."""
+    return min(max(shards // 4, MIN_BUCKETS), MAX_BUCKETS)
+
+
+def by_bucket(ids: pa.LargeStringArray, buckets: int) -> tuple[NDArray[np.int64], Counts]:
+    """The ids' order by bucket, and how many each bucket holds: ``[ids]`` and ``[buckets]``."""
+    bucket = (hash_texts(ids) % np.uint64(buckets)).astype(np.uint16)
+    return np.argsort(bucket, kind="stable"), np.bincount(bucket, minlength=buckets)
 
 
 def offer(shard: str, ids: pa.LargeStringArray, counts: Counts, sizes: Counts) -> Iterator[Offer]:
@@ -40,7 +46,7 @@ def offer(shard: str, ids: pa.LargeStringArray, counts: Counts, sizes: Counts) -
         yield bucket, (shard, to_bytes(table.slice(ends[bucket] - sizes[bucket], sizes[bucket])))
 
 
-def number(bucket: tuple[int, Iterable[tuple[str, bytes]]], work: Path) -> None:
+def number(bucket: tuple[int, Iterable[tuple[str, bytes]]], work: Path, buckets: int) -> None:
     """Number the ids of a bucket: all of them into ``work/items``, those of each shard into ``work/codes``."""
     place, offers = bucket
     names, parts = zip(*sorted(offers), strict=True)
@@ -50,7 +56,7 @@ def number(bucket: tuple[int, Iterable[tuple[str, bytes]]], work: Path) -> None:
     places = encoded.indices.to_numpy()
     counts = np.bincount(places, table["count"].to_numpy()).astype(np.int64)
     write_whole(work / "items" / f"{place:05}", to_bytes(pa.table({"id": encoded.dictionary, "count": counts})))
-    codes = (places * BUCKETS + place).astype(np.int32)
+    codes = (places * buckets + place).astype(np.int32)
     ends = np.cumsum([len(part) for part in tables])
     for name, own in zip(names, np.split(codes, ends[:-1]), strict=True):
         write_whole(work / "codes" / name / f"{place:05}", own.tobytes())
@@ -62,22 +68,22 @@ def codes_of(work: Path, shard: str) -> NDArray[np.int32]:
     return np.concatenate([np.zeros(0, np.int32), *parts])
 
 
-def total_counts(work: Path) -> Counts:
+def total_counts(work: Path, buckets: int) -> Counts:
     """The count of each code: int64 ``[codes]``, 0 where a code is not in use."""
     columns = {place: table["count"].to_numpy() for place, table in _buckets(work)}
-    counts = np.zeros(BUCKETS * max(map(len, columns.values()), default=0), np.int64)
+    counts = np.zeros(buckets * max(map(len, columns.values()), default=0), np.int64)
     for place, column in columns.items():
-        counts[place : place + BUCKETS * len(column) : BUCKETS] = column
+        counts[place : place + buckets * len(column) : buckets] = column
     return counts
 
 
-def ids_of(work: Path, chosen: NDArray[np.bool_]) -> tuple[pa.LargeStringArray, NDArray[np.int64]]:
+def ids_of(work: Path, chosen: NDArray[np.bool_], buckets: int) -> tuple[pa.LargeStringArray, NDArray[np.int64]]:
     """The ids of the ``chosen`` codes (bool ``[codes]``) in byte order, and their codes in that order."""
     ids, codes = [], []
     for place, table in _buckets(work):
-        own = np.flatnonzero(chosen[place::BUCKETS][: len(table)])
+        own = np.flatnonzero(chosen[place::buckets][: len(table)])
         ids.append(table["id"].take(pa.array(own)))
-        codes.append(own * BUCKETS + place)
+        codes.append(own * buckets + place)
     joined = pa.concat_arrays([pa.array([], pa.large_string()), *(part for column in ids for part in column.chunks)])
     order = pc.sort_indices(joined)
     return joined.take(order), np.concatenate([np.zeros(0, np.int64), *codes])[order.to_numpy()]

@@ -43,6 +43,11 @@ class Job:
     shards: int
     threads: int
 
+    @property
+    def buckets(self) -> int:
+        """How many parts the items are numbered in."""
+        return numbers.buckets_for(self.shards)
+
     def run(self, step: str, build: Callable[[beam.Pipeline], object]) -> Tally:
         """Run one pipeline; the total of what its elements report comes back."""
         with beam.Pipeline(options=self.options) as pipeline:
@@ -58,9 +63,9 @@ def read_and_cut(job: Job, sources: list[Source], clock: Clock, settings: Sessio
             _spread(pipeline, list(enumerate(sources)))
             | "Read" >> beam.FlatMap(read_clicks, clock, job.work, "read", job.shards, job.threads)
             | "ByShard" >> beam.GroupByKey()
-            | "Cut" >> beam.FlatMap(_cut, settings, job.work)
+            | "Cut" >> beam.FlatMap(_cut, settings, job.work, job.buckets)
             | "ByBucket" >> beam.GroupByKey()
-            | "Number" >> beam.Map(numbers.number, job.work)
+            | "Number" >> beam.Map(numbers.number, job.work, job.buckets)
         )
 
     return job.run("read", build)
@@ -119,7 +124,9 @@ def _spread(pipeline: beam.Pipeline, elements: Sequence[Any]) -> Any:
     )
 
 
-def _cut(shard: tuple[int, Iterable[Piece]], settings: SessionSettings, work: Path) -> Iterator[numbers.Offer]:
+def _cut(
+    shard: tuple[int, Iterable[Piece]], settings: SessionSettings, work: Path, buckets: int
+) -> Iterator[numbers.Offer]:
     """Cut a shard, drop sessions that are too long or short, and offer the items of the others to be numbered."""
     name = f"{shard[0]:05}"
     cut = shards.cut(read_pieces(shard[1]), settings.rule)
@@ -128,7 +135,7 @@ def _cut(shard: tuple[int, Iterable[Piece]], settings: SessionSettings, work: Pa
     sessions = cut.made.sessions.keep_sessions(keep)
     counts = np.bincount(sessions.items, minlength=len(cut.items))
     used = np.flatnonzero(counts)
-    order, sizes = numbers.by_bucket(cut.items.take(pa.array(used)))
+    order, sizes = numbers.by_bucket(cut.items.take(pa.array(used)), buckets)
     offered = used[order]
     places = np.zeros(len(cut.items), np.int32)
     places[offered] = np.arange(len(offered))

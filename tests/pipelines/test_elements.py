@@ -14,18 +14,19 @@ from pipelines.counts import RANGE, add_counts, counts_of
 from pipelines.threads import in_threads
 
 IDS = 100_000
+BUCKETS = 64
 
 
 def offers_of(shard: str, ids: list[str], counts: list[int]) -> list[numbers.Offer]:
     texts = pa.array(ids, pa.large_string())
-    order, sizes = numbers.by_bucket(texts)
+    order, sizes = numbers.by_bucket(texts, BUCKETS)
     return list(numbers.offer(shard, texts.take(pa.array(order)), np.array(counts)[order], sizes))
 
 
 def test_an_element_holds_a_small_share_of_the_ids_of_a_shard() -> None:
     offers = offers_of("00000", [f"item-{number:08}" for number in range(IDS)], [1] * IDS)
-    assert len(offers) == numbers.BUCKETS
-    even = sum(len(data) for _, (_, data) in offers) / numbers.BUCKETS
+    assert len(offers) == BUCKETS
+    even = sum(len(data) for _, (_, data) in offers) / BUCKETS
     assert max(len(data) for _, (_, data) in offers) < 1.2 * even
 
 
@@ -33,22 +34,22 @@ def test_an_item_has_one_number_in_all_shards(tmp_path: Path) -> None:
     shards = {"00000": ["b", "ä", "item 10", "z"], "00001": ["z", "item 9"], "00002": ["ä", "item 10", "b", "a"]}
     offers = [offer for name, ids in shards.items() for offer in offers_of(name, ids, list(range(1, len(ids) + 1)))]
     for bucket in {bucket for bucket, _ in offers}:
-        numbers.number((bucket, [part for place, part in reversed(offers) if place == bucket]), tmp_path)
+        numbers.number((bucket, [part for place, part in reversed(offers) if place == bucket]), tmp_path, BUCKETS)
     found: dict[str, set[int]] = {}
     for name, ids in shards.items():
         texts = pa.array(ids, pa.large_string())
-        offered = texts.take(pa.array(numbers.by_bucket(texts)[0])).to_pylist()
+        offered = texts.take(pa.array(numbers.by_bucket(texts, BUCKETS)[0])).to_pylist()
         for item, code in zip(offered, numbers.codes_of(tmp_path, name).tolist(), strict=True):
             found.setdefault(item, set()).add(code)
     assert all(len(codes) == 1 for codes in found.values())
     code = {item: next(iter(codes)) for item, codes in found.items()}
     assert len(set(code.values())) == len(code) == 6
-    totals = numbers.total_counts(tmp_path)
+    totals = numbers.total_counts(tmp_path, BUCKETS)
     assert {item: totals[place] for item, place in code.items()} == {
         "b": 4, "ä": 3, "item 10": 5, "z": 5, "item 9": 2, "a": 4
     }  # fmt: skip
     assert totals.sum() == 23
-    ids, codes = numbers.ids_of(tmp_path, totals > 2)
+    ids, codes = numbers.ids_of(tmp_path, totals > 2, BUCKETS)
     assert ids.to_pylist() == ["a", "b", "item 10", "z", "ä"]
     assert codes.tolist() == [code[item] for item in ids.to_pylist()]
 

@@ -168,6 +168,7 @@ def test_formats_orders_files_and_shards_do_not_matter(run: Run, tmp_path: Path)
         [tmp_path / "shuffled.jsonl", "--column", "item=product_id"],
         [tmp_path / "seconds.csv", "--time-unit", "s"],
         [tmp_path / "clicks.csv", "--memory-mib", "768", "--", "--direct_num_workers=5"],
+        [tmp_path / "clicks.csv", "--", "--direct_running_mode=multi_threading"],
         [tmp_path / "clicks.csv", "--", "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"],
     ]
     hashes = []
