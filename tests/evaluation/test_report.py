@@ -30,6 +30,8 @@ from recsys.scorer import Scorer
 from recsys.sessions import SessionRule, Sessions, assemble
 from recsys.settings import ModelSettings, SessionSettings
 from recsys.vocabulary import Vocabulary
+from tests.browser import opened
+from tests.servers.presence import where_present
 
 PARAMETERS = Parameters(events=8_000, users=400, items=120, days=4, seed=5)
 UNITS = 8
@@ -111,6 +113,23 @@ def report(folder: Path) -> tuple[Result, dict[str, Any], str]:
     assert result.exit_code == 0, result.exception
     figures = json.loads((folder / "report/evaluation.json").read_text())
     return result, figures, (folder / "report/report.html").read_text()
+
+
+@pytest.mark.parametrize("width", [390, 1280], ids=["phone", "desk"])
+def test_a_browser_shows_the_report_and_needs_nothing_else(
+    report: tuple[Result, dict[str, Any], str], folder: Path, width: int
+) -> None:
+    with where_present(), opened(folder / "report/report.html", width) as (page, odd):
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, "it scrolls sideways"
+        pictures = [picture.bounding_box() for picture in page.locator("img, svg").all() if picture.is_visible()]
+        assert len(pictures) >= 10
+        assert all(box and box["width"] > 50 and box["height"] > 5 for box in pictures)
+        assert page.locator("img").evaluate_all("all => all.every(one => one.naturalWidth > 0)")
+        summary = page.locator("details summary").first
+        before = page.locator("details").first.get_attribute("open")
+        summary.click()
+        assert page.locator("details").first.get_attribute("open") != before
+        assert odd == []
 
 
 def test_the_figures_are_those_of_the_protocol(report: tuple[Result, dict[str, Any], str], folder: Path) -> None:
