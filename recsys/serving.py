@@ -16,9 +16,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.bundle import Bundle, Bundles, Canary
+from recsys.bundle import Bundle
 from recsys.byte_table import fastest_table
 from recsys.errors import BundleError, RecsysError
+from recsys.published import Bundles, Canary
 from recsys.scorer import Scorer
 from recsys.sessions import SessionRule
 from recsys.state import OTHER_TYPE

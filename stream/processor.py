@@ -83,7 +83,7 @@ class _Visitor:
         outcome.visible += self.applied
         outcome.skipped.update(self.skipped)
         outcome.dead += self.dead
-        outcome.lists += self.touched and self.state.knows_an_item
+        outcome.lists += self.touched and bool(self.state.seen())
         outcome.rebuilt += self.touched and self.rebuilt
         outcome.lost_states += self.touched and self.lost
         outcome.clicked.setdefault(version, []).extend(self.clicked)
@@ -251,7 +251,7 @@ class Processor:
 
         There is none while no item of the session is known.
         """
-        states = {user: each.state for user, each in visitors.items() if each.touched and each.state.knows_an_item}
+        states = {user: each.state for user, each in visitors.items() if each.touched and each.state.seen()}
         if not states:
             return {}
         exclude = self._settings.exclude_seen

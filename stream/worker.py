@@ -26,11 +26,11 @@ from aiokafka.errors import KafkaError
 from faust.exceptions import ProducerSendError
 from threadpoolctl import threadpool_limits
 
-from recsys.bundle import Bundles
 from recsys.errors import UnavailableError
 from recsys.kafka import aiokafka_options, ssl_context
 from recsys.kafka_on_uvloop import mend_connections
 from recsys.leading_table import TABLES
+from recsys.published import Bundles
 from recsys.service_log import announce
 from recsys.serving import CurrentModel, Served
 from recsys.settings import KafkaSettings, Settings

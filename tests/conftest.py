@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recsys.bundle import Bundles, Description, Model, save_model
+from recsys.bundle import Description, Model, save_model
+from recsys.published import Bundles
 from recsys.scorer import Scorer
 from recsys.settings import ModelSettings, SessionSettings
 from recsys.vocabulary import Vocabulary

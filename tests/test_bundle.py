@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.bundle import DESCRIPTION, VOCABULARY, WEIGHTS, Bundles, load_model, open_bundle, save_model
+from recsys.bundle import DESCRIPTION, VOCABULARY, WEIGHTS, open_bundle, save_model
 from recsys.errors import BundleError, InputError, MissingInputError
+from recsys.published import Bundles, load_model
 from recsys.vocabulary import UNKNOWN, Vocabulary
 from tests.conftest import publish, random_model
 
@@ -139,7 +140,7 @@ def test_an_interrupted_publish_leaves_no_version(model_directory: Path, tmp_pat
     """Killed between any two system calls, the directory holds whole bundles only, and a valid pointer or none."""
     script = (
         "import os, sys, pathlib, recsys.files\n"
-        "from recsys.bundle import Bundles\n"
+        "from recsys.published import Bundles\n"
         "calls = 0\n"
         "def count(event, args):\n"
         "    global calls\n"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from recsys.bundle import Bundles
 from recsys.leading_table import TABLES, LeadingTable
+from recsys.published import Bundles
 from recsys.scorer import Scorer
 from recsys.serving import CurrentModel
 from recsys.tables import FloatTable

@@ -19,11 +19,12 @@ import pytest
 import redis
 from confluent_kafka import Producer
 
-from recsys.bundle import Bundle, Bundles
+from recsys.bundle import Bundle
 from recsys.dataset import Dataset
 from recsys.demo.commands import Commands
 from recsys.errors import EventError
 from recsys.events import ClickEvent, encode, from_mapping
+from recsys.published import Bundles
 from recsys.sessions import Sessions
 from recsys.state import RecommendationList, UserState, sequence
 from recsys.trail import trails

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recsys.bundle import CANARY, Bundles, Canary, save_model
+from recsys.bundle import save_model
 from recsys.errors import BundleError, MissingInputError
+from recsys.published import CANARY, Bundles, Canary
 from recsys.serving import LEAST_KNOWN, CurrentModel
 from tests.conftest import publish, random_model
 

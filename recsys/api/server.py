@@ -13,8 +13,8 @@ import uvloop
 from threadpoolctl import threadpool_limits
 
 from recsys.api.app import create_app
-from recsys.bundle import Bundles
 from recsys.errors import UnavailableError
+from recsys.published import Bundles
 from recsys.service_log import announce, start_logging
 from recsys.serving import CurrentModel
 from recsys.settings import Settings

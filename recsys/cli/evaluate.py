@@ -37,11 +37,11 @@ def evaluate(model: Path, dataset: Path, out: Path, split: str, process: Path | 
     recsys evaluate run/model dataset --out report
     recsys evaluate run/model dataset --process clicks.csv.process.json --out report
     """
-    from recsys.bundle import load_model
     from recsys.console import console, output
     from recsys.dataset import Dataset
     from recsys.errors import DatasetError, InputError
     from recsys.evaluation.report import render
+    from recsys.published import load_model
     from recsys.scorer import Scorer
 
     loaded, data = load_model(model), Dataset.open(dataset)

@@ -33,7 +33,7 @@ def publish(model: Path, evaluation: Path | None, canary: float | None, settings
     A user is on trial or not for as long as the trial lasts; the worker's metrics are by version. End it by
     recsys promote or recsys rollback.
     """
-    from recsys.bundle import Bundles
+    from recsys.published import Bundles
 
     output.print(Bundles(settings.bundles).publish(model, evaluation, canary))
     place = "current from now on" if canary is None else f"on trial with {canary:.1%} of the users"
@@ -51,7 +51,7 @@ def promote(settings: Settings) -> None:
 
     Prints its version.
     """
-    from recsys.bundle import Bundles
+    from recsys.published import Bundles
 
     output.print(Bundles(settings.bundles).promote())
     console.print(f"current in {settings.bundles} from now on, the trial has ended", soft_wrap=True)
@@ -70,7 +70,7 @@ def rollback(version: str | None, settings: Settings) -> None:
     While a version is on trial (recsys publish --canary), that ends and the current version stays. Prints the version
     that serves from now on.
     """
-    from recsys.bundle import Bundles
+    from recsys.published import Bundles
 
     output.print(Bundles(settings.bundles).rollback(version))
     console.print(f"current in {settings.bundles} from now on", soft_wrap=True)

@@ -37,7 +37,7 @@ def recommend(model: Path, sessions: IO[bytes], limit: int, exclude_seen: bool) 
 
     from threadpoolctl import threadpool_limits
 
-    from recsys.bundle import load_model
+    from recsys.published import load_model
     from recsys.settings import load_settings
 
     threadpool_limits(1)

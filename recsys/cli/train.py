@@ -94,8 +94,8 @@ def _leftovers(out: Path) -> set[Path]:
 
 def _warm_start(trained: Path, data: Dataset, settings: Settings) -> WarmStart:
     """The weights of a trained model in the rows of the dataset, and what of the dataset is new to it."""
-    from recsys.bundle import load_model
     from recsys.model.warm_start import refuse_leaks, refuse_misfits, warm_start
+    from recsys.published import load_model
 
     model, split, refit = load_model(trained), data.manifest.split, settings.training.refit
     refuse_misfits(model.description.model, model.description.sessions, settings.model, data.session_settings)

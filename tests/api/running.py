@@ -18,8 +18,8 @@ import uvicorn
 
 from recsys.api.app import create_app
 from recsys.api.services import Services
-from recsys.bundle import Bundles
 from recsys.position import Position, Progress
+from recsys.published import Bundles
 from recsys.serving import CurrentModel
 from recsys.settings import RedisSettings, Settings
 from recsys.state import RecommendationList, UserState

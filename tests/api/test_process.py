@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from recsys.bundle import Bundles
+from recsys.published import Bundles
 from tests.api.running import NOWHERE
 
 RECSYS = [sys.executable, "-c", "from recsys.cli import main; main()", "api"]

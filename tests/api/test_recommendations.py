@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recsys.bundle import Bundles, Model
+from recsys.bundle import Model
+from recsys.published import Bundles
 from recsys.scorer import Scorer
 from recsys.sessions import SessionRule, assemble
 from recsys.state import RecommendationList

@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 import redis
 
-from recsys.bundle import Bundles, digest_of, save_model
+from recsys.bundle import digest_of, save_model
+from recsys.published import Bundles
 from tests.benchmarks.freshness import WARM_SECONDS, Clicks, look_until, produce
 from tests.benchmarks.traffic import PARTITIONS, Bench, shop_model
 

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
-from recsys.bundle import Bundles, Description, Learnt, Model, load_model, save_model
+from recsys.bundle import Description, Learnt, Model, save_model
 from recsys.cli.evaluate import evaluate as command
 from recsys.dataset import Dataset, write_dataset
 from recsys.errors import BundleError, DatasetError, InputError, MissingInputError
@@ -26,6 +26,7 @@ from recsys.generator.clicks import Rows, generate
 from recsys.generator.files import sidecar, write
 from recsys.generator.process import DAY, EVENT_TYPES, Parameters, Process
 from recsys.manifest import Split
+from recsys.published import Bundles, load_model
 from recsys.scorer import Scorer
 from recsys.sessions import SessionRule, Sessions, assemble
 from recsys.settings import ModelSettings, SessionSettings

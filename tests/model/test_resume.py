@@ -12,9 +12,10 @@ import orjson
 import pytest
 from safetensors.numpy import load_file
 
-from recsys.bundle import WEIGHTS, load_model
+from recsys.bundle import WEIGHTS
 from recsys.dataset import write_dataset
 from recsys.manifest import Split
+from recsys.published import load_model
 from recsys.vocabulary import Vocabulary
 
 from .logs import markov_chain, markov_log

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from recsys.bundle import Model, load_model, save_model
+from recsys.bundle import Model, save_model
 from recsys.cli.train import train
 from recsys.dataset import Dataset, write_dataset
 from recsys.errors import BundleError, SettingsError
@@ -18,6 +18,7 @@ from recsys.model.network import Weights, initial_weights
 from recsys.model.training import Epoch, Progress, fit
 from recsys.model.trend import with_trend
 from recsys.model.warm_start import refuse_leaks, refuse_misfits, warm_start
+from recsys.published import load_model
 from recsys.scorer import Scorer
 from recsys.sessions import Sessions
 from recsys.settings import ModelSettings, SessionSettings, TrainingSettings

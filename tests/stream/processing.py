@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recsys.bundle import Bundles
+from recsys.published import Bundles
 from recsys.serving import CurrentModel
 from recsys.settings import RedisSettings, WorkerSettings
 from recsys.state import RecommendationList, UserState

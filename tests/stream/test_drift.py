@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recsys.bundle import Bundles, save_model
+from recsys.bundle import save_model
+from recsys.published import Bundles
 from recsys.serving import CurrentModel
 from recsys.vocabulary import UNKNOWN
 from stream.drift import ALARM_CLICKS, LEARNT_FROM, SIGNALS, DriftMonitor, Signal, popular_half

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from recsys.bundle import Bundles
 from recsys.cli import cli
 from recsys.columns import Clock
 from recsys.demo.commands import get_text
 from recsys.evaluation.protocol import NEVER
 from recsys.events import MAX_TIMESTAMP_MS, encode
 from recsys.logs.sources import find_sources, parse_mapping
+from recsys.published import Bundles
 from recsys.serving import CurrentModel
 from recsys.settings import RedisSettings, WorkerSettings
 from recsys.store import Store

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recsys.bundle import Bundles
 from recsys.errors import UnavailableError
 from recsys.position import Position, Progress
+from recsys.published import Bundles
 from recsys.serving import CurrentModel
 from recsys.settings import WorkerSettings
 from recsys.state import sequence

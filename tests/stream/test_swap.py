@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import redis
 
-from recsys.bundle import Bundles, digest_of, save_model
+from recsys.bundle import digest_of, save_model
+from recsys.published import Bundles
 from recsys.settings import WorkerSettings
 from recsys.state import RecommendationList
 from recsys.store import Store, Write

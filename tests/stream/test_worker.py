@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from recsys.bundle import Bundles
 from recsys.demo.commands import get_text
 from recsys.errors import RecsysError
+from recsys.published import Bundles
 from recsys.state import RecommendationList
 from stream.embedded import free_port
 from tests.conftest import publish, random_model

@@ -20,10 +20,10 @@ import pytest
 import redis
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
-from recsys.bundle import Bundles
 from recsys.demo.commands import Commands, Service, get_text
 from recsys.demo.figures import Reading
 from recsys.position import BEGINNING, Progress
+from recsys.published import Bundles
 from recsys.serving import CurrentModel
 from recsys.settings import RedisSettings, WorkerSettings
 from recsys.state import RecommendationList, UserState
