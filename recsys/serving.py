@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.bundle import Bundle
-from recsys.byte_table import fastest_table
 from recsys.errors import BundleError, RecsysError
 from recsys.published import Bundles, Canary
-from recsys.scorer import Scorer
+from recsys.scoring.byte_table import fastest_table
+from recsys.scoring.scorer import Scorer
+from recsys.scoring.tables import TableOf
 from recsys.sessions import SessionRule
 from recsys.state import OTHER_TYPE
-from recsys.tables import TableOf
 from recsys.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)

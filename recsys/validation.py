@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from recsys.evaluation.protocol import evaluate
-from recsys.scorer import Scorer
+from recsys.scoring.scorer import Scorer
 from recsys.sessions import Sessions
 from recsys.vocabulary import Vocabulary
 

@@ -29,8 +29,8 @@ from threadpoolctl import threadpool_limits
 from recsys.errors import UnavailableError
 from recsys.kafka import aiokafka_options, ssl_context
 from recsys.kafka_on_uvloop import mend_connections
-from recsys.leading_table import TABLES
 from recsys.published import Bundles
+from recsys.scoring.leading_table import TABLES
 from recsys.service_log import announce
 from recsys.serving import CurrentModel, Served
 from recsys.settings import KafkaSettings, Settings

@@ -11,7 +11,7 @@ import pytest
 
 from recsys.bundle import Description, Model, save_model
 from recsys.published import Bundles
-from recsys.scorer import Scorer
+from recsys.scoring.scorer import Scorer
 from recsys.settings import ModelSettings, SessionSettings
 from recsys.vocabulary import Vocabulary
 from stream.embedded import embedded_broker, embedded_store

@@ -26,7 +26,7 @@ from recsys.evaluation.session_popularity import SessionPopularity
 from recsys.evaluation.vmis_knn import VMISKNN
 from recsys.evaluation.vsknn import VSKNN
 from recsys.manifest import Split
-from recsys.scorer import Scorer
+from recsys.scoring.scorer import Scorer
 from recsys.sessions import Sessions
 from recsys.vocabulary import Vocabulary
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from recsys.errors import InputError
 from recsys.packing import Numbers
 from recsys.position import BEGINNING, Position, Progress
-from recsys.scorer import Scorer
+from recsys.scoring.scorer import Scorer
 from recsys.sessions import NO_ID, SessionRule, assemble
 from recsys.state import (
     NEVER,

@@ -42,7 +42,7 @@ def evaluate(model: Path, dataset: Path, out: Path, split: str, process: Path | 
     from recsys.errors import DatasetError, InputError
     from recsys.evaluation.report import render
     from recsys.published import load_model
-    from recsys.scorer import Scorer
+    from recsys.scoring.scorer import Scorer
 
     loaded, data = load_model(model), Dataset.open(dataset)
     _refuse_strangers(loaded, data, model, dataset)

@@ -55,7 +55,7 @@ def answers(model: Model, lines: IO[bytes], limit: int, exclude_seen: bool, most
     import numpy as np
     import orjson
 
-    from recsys.scorer import Scorer
+    from recsys.scoring.scorer import Scorer
     from recsys.state import session_at_once
 
     scorer, ids, rule = Scorer(model.weights), model.vocabulary.ids, model.description.sessions.rule

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from recsys.bundle import Model
 from recsys.published import Bundles
-from recsys.scorer import Scorer
+from recsys.scoring.scorer import Scorer
 from recsys.sessions import SessionRule, assemble
 from recsys.state import RecommendationList
 from tests.api.running import Api, eventually, ids, named, running_api

@@ -28,7 +28,7 @@ from recsys.hashing import scramble
 from recsys.model.network import Weights
 from recsys.model.training import fit
 from recsys.model.warm_start import warm_start
-from recsys.scorer import Scorer
+from recsys.scoring.scorer import Scorer
 from recsys.sessions import SessionRule, Sessions, assemble
 from recsys.settings import ModelSettings, SessionSettings, TrainingSettings
 from recsys.vocabulary import Vocabulary

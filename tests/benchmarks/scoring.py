@@ -23,12 +23,12 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from recsys.bundle import Weights
-from recsys.byte_table import ByteTable, multiplies_bytes
 from recsys.dataset import Dataset
-from recsys.leading_table import LeadingTable
 from recsys.published import load_model
-from recsys.scorer import Hidden, Rows, Scorer
-from recsys.tables import FloatTable, TableOf
+from recsys.scoring.byte_table import ByteTable, multiplies_bytes
+from recsys.scoring.leading_table import LeadingTable
+from recsys.scoring.scorer import Hidden, Rows, Scorer
+from recsys.scoring.tables import FloatTable, TableOf
 from tests.benchmarks.lookup import model_of
 from tests.benchmarks.stream import bounds
 

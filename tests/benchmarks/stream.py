@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from recsys.byte_table import ByteTable, multiplies_bytes
 from recsys.demo.commands import Service
+from recsys.scoring.byte_table import ByteTable, multiplies_bytes
 from tests.benchmarks.traffic import Bench, Mix, cpu, metrics, reading
 
 CORES = ("1", "0")

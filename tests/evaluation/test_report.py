@@ -27,7 +27,7 @@ from recsys.generator.files import sidecar, write
 from recsys.generator.process import DAY, EVENT_TYPES, Parameters, Process
 from recsys.manifest import Split
 from recsys.published import Bundles, load_model
-from recsys.scorer import Scorer
+from recsys.scoring.scorer import Scorer
 from recsys.sessions import SessionRule, Sessions, assemble
 from recsys.settings import ModelSettings, SessionSettings
 from recsys.vocabulary import Vocabulary

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from recsys.evaluation.protocol import evaluate
 from recsys.model.network import Weights
-from recsys.scorer import Scorer
+from recsys.scoring.scorer import Scorer
 from recsys.sessions import Sessions
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from recsys.model.gru import layer, step
 from recsys.model.network import hidden_states, initial_weights
-from recsys.scorer import Scorer
+from recsys.scoring.scorer import Scorer
 from recsys.settings import ModelSettings
 
 from .logs import sessions_of

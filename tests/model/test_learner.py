@@ -6,7 +6,7 @@ import pytest
 from recsys.model.batches import session_parallel
 from recsys.model.learner import Learner
 from recsys.model.network import FITTED, initial_weights
-from recsys.scorer import Scorer
+from recsys.scoring.scorer import Scorer
 from recsys.settings import ModelSettings, TrainingSettings
 
 from .logs import sessions_of

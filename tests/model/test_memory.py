@@ -9,7 +9,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from recsys.model.training import fit
-from recsys.scorer import Scorer
+from recsys.scoring.scorer import Scorer
 from recsys.settings import ModelSettings, TrainingSettings
 from tests.model.logs import sessions_of
 

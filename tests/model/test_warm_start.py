@@ -19,7 +19,7 @@ from recsys.model.training import Epoch, Progress, fit
 from recsys.model.trend import with_trend
 from recsys.model.warm_start import refuse_leaks, refuse_misfits, warm_start
 from recsys.published import load_model
-from recsys.scorer import Scorer
+from recsys.scoring.scorer import Scorer
 from recsys.sessions import Sessions
 from recsys.settings import ModelSettings, SessionSettings, TrainingSettings
 from recsys.vocabulary import Vocabulary

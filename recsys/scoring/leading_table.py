@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from recsys.byte_table import fastest_table
-from recsys.tables import Query, States, Table, TableOf
+from recsys.scoring.byte_table import fastest_table
+from recsys.scoring.tables import Query, States, Table, TableOf
 
 CARRIED = 0.6  # of the squares of all numbers
 LIKELY = 0.1  # of the bound

@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from recsys.byte_table import ByteTable, fastest_table, multiplies_bytes
-from recsys.scorer import Scorer
-from recsys.sieve import Sieve
-from recsys.tables import FloatTable
+from recsys.scoring.byte_table import ByteTable, fastest_table, multiplies_bytes
+from recsys.scoring.scorer import Scorer
+from recsys.scoring.sieve import Sieve
+from recsys.scoring.tables import FloatTable
 from tests.conftest import random_model, random_states
 
 Kind = type[FloatTable] | type[ByteTable]
@@ -28,7 +28,7 @@ def table(request: pytest.FixtureRequest) -> Kind:
 @pytest.fixture
 def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few items a block, so that few items have many."""
-    monkeypatch.setattr("recsys.tables.BLOCK_ITEMS", 40)
+    monkeypatch.setattr("recsys.scoring.tables.BLOCK_ITEMS", 40)
 
 
 def weights_of(kind: str, items: int = 1000, units: int = 20) -> dict[str, np.ndarray]:
@@ -107,7 +107,7 @@ def test_a_wrong_guess_changes_no_list(table: Kind, guess: float, monkeypatch: p
 def test_many_items_of_the_same_worth_are_looked_for_for_fewer_states_at_a_time(
     table: Kind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recsys.sieve.MOST_PLACES", 3000)
+    monkeypatch.setattr("recsys.scoring.sieve.MOST_PLACES", 3000)
     check(table, weights_of("all the same"), 20)
 
 
@@ -118,5 +118,5 @@ def test_bytes_are_used_where_they_can_be_and_are_fine_enough(monkeypatch: pytes
     assert kind(weights_of("one size")) is (ByteTable if multiplies_bytes() else FloatTable)
     assert kind(weights_of("an outlier")) is FloatTable
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.setattr("recsys.byte_table.multiplies_bytes", multiplies_bytes.__wrapped__)
+    monkeypatch.setattr("recsys.scoring.byte_table.multiplies_bytes", multiplies_bytes.__wrapped__)
     assert kind(weights_of("one size")) is FloatTable

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from recsys.ranking import rank
-from recsys.scorer import BLOCK, TILE, Scorer
+from recsys.scoring.ranking import rank
+from recsys.scoring.scorer import BLOCK, TILE, Scorer
+from recsys.scoring.tables import BLOCK_ITEMS
 from recsys.sessions import Sessions
-from recsys.tables import BLOCK_ITEMS
 from tests.conftest import random_model, random_states
 
 

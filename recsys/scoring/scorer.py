@@ -11,7 +11,7 @@ it, the reset applied before the product::
 
 A BLAS may sum in another order for another shape, but a user's state and list must not depend on who else is in the
 batch. So steps are computed in blocks of a fixed number of rows; and whatever finds the items that may be in a list
-(:mod:`recsys.sieve`), the scores by which they are ranked are computed item by item.
+(:mod:`recsys.scoring.sieve`), the scores by which they are ranked are computed item by item.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.bundle import Weights
-from recsys.byte_table import fastest_table
-from recsys.ranking import rank
+from recsys.scoring.byte_table import fastest_table
+from recsys.scoring.ranking import rank
+from recsys.scoring.sieve import Bounds, Places, Sieve
+from recsys.scoring.tables import TableOf
 from recsys.sessions import Sessions
-from recsys.sieve import Bounds, Places, Sieve
-from recsys.tables import TableOf
 from recsys.trail import extend
 
 BLOCK = 32  # rows of a step

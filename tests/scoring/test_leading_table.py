@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from recsys.leading_table import TABLES, LeadingTable
 from recsys.published import Bundles
-from recsys.scorer import Scorer
+from recsys.scoring.leading_table import TABLES, LeadingTable
+from recsys.scoring.scorer import Scorer
+from recsys.scoring.tables import FloatTable
 from recsys.serving import CurrentModel
-from recsys.tables import FloatTable
 from tests.conftest import publish, random_model, random_states
 
 ITEMS, UNITS = 40_000, 100

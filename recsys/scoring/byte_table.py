@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.onnx_model import one_operator
-from recsys.tables import FloatTable, Rounding, States, Table, dealt
+from recsys.scoring.onnx_model import one_operator
+from recsys.scoring.tables import FloatTable, Rounding, States, Table, dealt
 
 MOST_BIAS_COLUMNS = 28
 MOST_UNEVEN = 3  # times the numbers of most items

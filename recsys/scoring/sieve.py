@@ -1,9 +1,9 @@
 """Finds the items that may be among the best of a state, without a true score of each.
 
-A table (:mod:`recsys.tables`) gives coarse scores, and how far they may be off. From those of its first block, a fair
-sample, comes a guess of what the last item of the list is worth at least, and found is every item that may be worth as
-much. The true scores of what is found confirm the guess: when ``count`` of them are as good, no other item is better.
-Else the ``count``-th best of them is a bound, by which to search anew.
+A table (:mod:`recsys.scoring.tables`) gives coarse scores, and how far they may be off. From those of its first block,
+a fair sample, comes a guess of what the last item of the list is worth at least, and found is every item that may be
+worth as much. The true scores of what is found confirm the guess: when ``count`` of them are as good, no other item is
+better. Else the ``count``-th best of them is a bound, by which to search anew.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.tables import Query, States, Table
+from recsys.scoring.tables import Query, States, Table
 
 GROUP = 8  # blocks whose items are looked for together
 MOST_PLACES = 1 << 20  # found at a time; where all items are worth the same, all are found
