@@ -127,25 +127,20 @@ class UserState:
         if rows is None:
             self.recent, self.session_events = [], 0
         else:
-            self.recent = [
-                click._replace(row=int(rows[click.row]) if click.row >= 0 else UNKNOWN) for click in self.recent
-            ]
+            for place, click in enumerate(self.recent):
+                if click.row != UNKNOWN:
+                    self.recent[place] = click._replace(row=int(rows[click.row]))
         self.model = model
         self.hidden = np.zeros(width, np.float32)
         self.start_over(rule)
-
-    @property
-    def knows_an_item(self) -> bool:
-        """Whether an item of the current session is known; there is no list before."""
-        return any(click.row != UNKNOWN for click in self.recent)
 
     def seen(self) -> list[int]:
         """The known items of the current session."""
         return [click.row for click in self.recent if click.row != UNKNOWN]
 
     def _holds(self, click: Click) -> bool:
-        in_order = not self.recent or click.key > self.recent[-1].key  # nearly always: then no event has its key
-        if not in_order and click.row != UNKNOWN and any(click.key == event.key for event in self.recent):
+        late = bool(self.recent) and click.key <= self.recent[-1].key  # hardly ever; no other can be there already
+        if late and click.row != UNKNOWN and any(click.key == event.key for event in self.recent):
             return True
         return click.event_id != NO_ID and any(click.event_id == event.event_id for event in self.recent)
 
@@ -274,12 +269,9 @@ class RecommendationList:
 def sequence(clicks: Sequence[Click], rule: SessionRule) -> list[int]:
     """The rows by which a session's clicks advance the model: repeats collapsed, then unknown items left out."""
     rows = [click.row for click in clicks]
-    kept = [
-        row
-        for index, row in enumerate(rows)
-        if index == 0 or not (rule.collapse_repeats and is_repeat(rows[index - 1], row))
-    ]
-    return [row for row in kept if row != UNKNOWN]
+    if rule.collapse_repeats:
+        rows = rows[:1] + [row for before, row in pairwise(rows) if not is_repeat(before, row)]
+    return [row for row in rows if row != UNKNOWN]
 
 
 def _told_trail(clicks: Sequence[Click], places: int) -> list[int]:
