@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaError
 from recsys.errors import UnavailableError
 from recsys.events import ClickEvent, encode
 from recsys.kafka import aiokafka_options
+from recsys.kafka_on_uvloop import mend_connections
 from recsys.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class ClickProducer:
 
     async def connect(self) -> None:
         """Reach the broker, trying again until it is there; afterwards the producer mends its own connections."""
+        mend_connections()
         said = False
         while self._producer is None:
             producer = AIOKafkaProducer(

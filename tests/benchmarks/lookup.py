@@ -38,8 +38,12 @@ def model_of(items: int, units: int = 100) -> Model:
     """A model with random weights."""
     rng = np.random.default_rng(0)
     base = random_model(1, units)
-    embedding, bias = rng.normal(0, 0.1, (items, units)), rng.normal(0, 1, items)
-    weights = {**base.weights, "embedding": embedding.astype(np.float32), "bias": bias.astype(np.float32)}
+    by_item = {
+        "embedding": rng.normal(0, 0.1, (items, units)),
+        "bias": rng.normal(0, 1, items),
+        "rise": np.zeros(items),
+    }
+    weights = {**base.weights, **{name: values.astype(np.float32) for name, values in by_item.items()}}
     vocabulary = Vocabulary([f"item-{row:09d}" for row in range(items)], np.arange(items, 0, -1, dtype=np.int64))
     return Model(weights, vocabulary, base.description)
 
