@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from recsys.columns import Clock
 from recsys.dataset import SPLITS, finish
 from recsys.errors import InputError, MissingInputError
 from recsys.files import staged_directory
+from recsys.logs.letters import Letters, Retry, find_letters
 from recsys.logs.sources import Layout, Source, find_sources
 from recsys.manifest import Counts, Manifest, Size
 from recsys.settings import SessionSettings
@@ -43,7 +44,10 @@ LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 @dataclass(frozen=True)
 class Request:
-    """What to build: the logs and how to read them, the time split, and where sessions go."""
+    """What to build: the logs and how to read them, the time split, and where sessions go.
+
+    Dead letters to ``retry`` stand for the lines that they came from.
+    """
 
     inputs: Sequence[str]
     out: Path
@@ -51,6 +55,7 @@ class Request:
     mapping: dict[str, str] = field(default_factory=dict)
     layout: Layout = field(default_factory=Layout)
     clock: Clock = field(default_factory=Clock)
+    retry: Retry | None = None
     boundaries: Boundaries = field(default_factory=Boundaries)
     max_bad: float = 0.05
     shards: int | None = None
@@ -68,6 +73,7 @@ def build_dataset(request: Request) -> Manifest:
         DatasetError: events got lost on the way.
     """
     sources = find_sources(request.inputs, request.mapping, request.layout)
+    letters = find_letters(request.retry, sources) if request.retry else {}
     with staged_directory(request.out, overwrite=request.overwrite) as directory:
         work = directory / ".work"
         work.mkdir()
@@ -78,15 +84,17 @@ def build_dataset(request: Request) -> Manifest:
             shards=request.shards or _shards(sources, request.memory_mib, workers),
             threads=math.ceil(workers / len(sources)),
         )
-        manifest = _build(request, job, sources, directory)
+        manifest = _build(request, job, sources, letters, directory)
     _kept_dead_letters(request).unlink(missing_ok=True)
     return manifest
 
 
-def _build(request: Request, job: steps.Job, sources: list[Source], directory: Path) -> Manifest:
+def _build(
+    request: Request, job: steps.Job, sources: list[Source], letters: Mapping[str, Letters], directory: Path
+) -> Manifest:
     stages = Stages(job.work)
     with stages.reading(sum(source.size for source in sources)):
-        read = steps.read_and_cut(job, sources, request.clock, request.settings)
+        read = steps.read_and_cut(job, sources, request.clock, letters, request.settings)
     shutil.rmtree(job.work / "pieces")
     dead_letters = directory / "dead-letter.jsonl"
     _gather_dead_letters(job.work, dead_letters)
@@ -219,6 +227,9 @@ def _parameters(request: Request, sources: list[Source]) -> dict[str, JsonValue]
         "columns": dict(sources[0].columns),
         "time_unit": request.clock.unit,
         "time_format": request.clock.pattern,
+        "mapping": dict(request.mapping),
+        "layout": {**vars(request.layout), "header": list(request.layout.header)},
+        "from_dead_letter": str(request.retry.path) if request.retry else None,
         "max_bad": request.max_bad,
     }
 

@@ -12,11 +12,12 @@ from recsys.cli.options import MOMENT, with_settings
 from recsys.settings import Settings
 
 if TYPE_CHECKING:
+    from recsys.logs.presets import Preset
     from recsys.manifest import Manifest
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, metavar="INPUT... [-- BEAM_FLAGS...]")
+@click.argument("inputs", nargs=-1, metavar="INPUT... [-- BEAM_FLAGS...]")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory of the dataset.")
 @click.option("--column", "columns", multiple=True, metavar="FIELD=COLUMN", help="Which column holds a field.")
 @click.option("--preset", metavar="NAME", help="Columns and times of a public log; see above.")
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 )
 @click.option("--time-unit", type=click.Choice(["s", "ms", "us"]), help="Of numbers. [default: ms]")
 @click.option("--time-format", metavar="PATTERN", help="Of times that are texts, as for strptime: '%d.%m.%Y %H:%M:%S'.")
+@click.option(
+    "--from-dead-letter", type=click.Path(path_type=Path), metavar="DATASET", help="Instead of INPUT; see above."
+)
+@click.option("--letters", type=click.Path(path_type=Path), help="Its dead letters, mended. [default: those inside]")
 @click.option("--test-from", type=MOMENT, help="Test sessions begin at or after this (date, RFC 3339 or epoch ms).")
 @click.option("--test-days", type=click.FloatRange(min=0), help="Or: in the last N days. 0: no test split.")
 @click.option("--validation-from", type=MOMENT, help="Validation sessions begin at or after this.")
@@ -45,6 +50,8 @@ def sessions(
     delimiter: str | None,
     time_unit: Any,
     time_format: str | None,
+    from_dead_letter: Path | None,
+    letters: Path | None,
     test_from: int | None,
     test_days: float | None,
     validation_from: int | None,
@@ -77,8 +84,15 @@ def sessions(
     its last 0.5% of clicks where these trickle in over more than a day.
 
     Lines that cannot be used go to dead-letter.jsonl in the dataset, with file, line, reason and text. If they are more
-    than --max-bad of all, no dataset is written and the command ends with exit code 65. Flags after -- go to Beam; its
-    workers must all see the --out directory.
+    than --max-bad of all, no dataset is written and the command ends with exit code 65. --from-dead-letter builds a
+    dataset again from its logs, which are read as they were then, but for the lines in its dead letters: these are read
+    as the options say now, from a copy of dead-letter.jsonl in which you mended "text", if you name one by --letters.
+
+    \b
+    recsys sessions --from-dead-letter dataset --time-format '%d.%m.%Y %H:%M' --out mended
+    recsys sessions --from-dead-letter dataset --letters by-hand.jsonl --out mended
+
+    Flags after -- go to Beam; its workers must all see the --out directory.
     """
     import logging
 
@@ -86,17 +100,28 @@ def sessions(
 
     from pipelines.boundaries import Boundaries
     from pipelines.build import Request, build_dataset
+    from recsys.logs.presets import Preset
 
     if test_from is not None and test_days is not None:
         raise click.UsageError("--test-from and --test-days exclude each other")
     if validation_from is not None and validation_days is not None:
         raise click.UsageError("--validation-from and --validation-days exclude each other")
     files = [name for name in inputs if not name.startswith("--")]
+    if from_dead_letter is None and letters is not None:
+        raise click.UsageError("--letters goes with --from-dead-letter")
+    if (from_dead_letter is None) != bool(files):
+        raise click.UsageError("either INPUT or --from-dead-letter is needed")
+    if from_dead_letter is not None and from_dead_letter.resolve() == out.resolve():
+        raise click.UsageError("--from-dead-letter reads that dataset: --out must be another one")
+    options = (columns, preset, header, delimiter, time_unit, time_format, now)
+    if from_dead_letter is None:
+        reading = {"inputs": files, **_reading(Preset({}), *options)}
+    else:
+        reading = _again(from_dead_letter, letters, options)
     request = Request(
-        inputs=files,
+        **reading,
         out=out,
         settings=settings.sessions,
-        **_reading(columns, preset, header, delimiter, time_unit, time_format, now),
         boundaries=Boundaries(test_from, test_days, validation_from, validation_days),
         max_bad=max_bad,
         shards=shards,
@@ -109,7 +134,18 @@ def sessions(
     _show(manifest, out, time.monotonic() - began)
 
 
+def _again(dataset: Path, letters: Path | None, options: tuple[Any, ...]) -> dict[str, Any]:
+    """The logs of a dataset and how they were read; how its dead letters are to be read, by the options."""
+    from pipelines.again import recorded
+    from recsys.logs.letters import Retry
+
+    inputs, known = recorded(dataset)
+    retry = Retry(letters or dataset / "dead-letter.jsonl", **_reading(known, *options))
+    return {"inputs": inputs, **_reading(known, (), None, None, None, None, None, options[-1]), "retry": retry}
+
+
 def _reading(
+    known: Preset,
     columns: tuple[str, ...],
     preset: str | None,
     header: str | None,
@@ -118,10 +154,10 @@ def _reading(
     time_format: str | None,
     now: int | None,
 ) -> dict[str, Any]:
-    """How to read the logs: the columns, the layout and the clock of a request."""
+    """How to read the logs: the columns, the layout and the clock of a request; ``known`` is what holds otherwise."""
     from pipelines.boundaries import DAY_MS
     from recsys.columns import Clock
-    from recsys.logs.presets import PRESETS, Preset
+    from recsys.logs.presets import PRESETS
     from recsys.logs.sources import Layout, parse_mapping
 
     if preset is not None and preset not in PRESETS:
@@ -131,7 +167,7 @@ def _reading(
     delimiter = "\t" if delimiter == "\\t" else delimiter
     if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n'):
         raise click.BadParameter(f"{delimiter!r} is no single ASCII character", param_hint="--delimiter")
-    known = PRESETS[preset] if preset is not None else Preset({})
+    known = PRESETS[preset] if preset is not None else known
     try:
         mapping = {**known.columns, **parse_mapping(columns)}
     except ValueError as error:

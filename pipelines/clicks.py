@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import orjson
 
 from pipelines.boundaries import HOUR_MS
 from pipelines.pieces import Piece, PieceWriter, partition
@@ -17,22 +16,30 @@ from pipelines.threads import in_threads
 from recsys.columns import Clock, EventColumns
 from recsys.errors import InputError
 from recsys.logs.blocks import Block, Refused, decode_block, read_blocks
-from recsys.logs.records import KEPT_BYTES
+from recsys.logs.letters import Letters, read_mended, to_json
 from recsys.logs.sources import Source
 
 Decoded = tuple[int, list[tuple[int, bytes]], list[Refused], Tally]
 
 
 def read_clicks(
-    numbered: tuple[int, Source], clock: Clock, work: Path, step: str, shards: int, threads: int
+    numbered: tuple[int, Source],
+    clock: Clock,
+    letters: Mapping[str, Letters],
+    work: Path,
+    step: str,
+    shards: int,
+    threads: int,
 ) -> Iterator[tuple[int, Piece]]:
     """The clicks of a file as pieces for the shards; dead letters go to ``work/dead``.
 
+    Lines of which there are ``letters``, by file, are read from there.
     A file that breaks off is reported as damaged.
     """
     number, source = numbered
 
-    def decode(block: Block) -> Decoded:
+    def decode(part: tuple[Block, Clock]) -> Decoded:
+        block, clock = part
         events, refused = decode_block(block, clock)
         return block.position, [] if events is None else partition(events, shards), refused, _count(events, refused)
 
@@ -40,24 +47,22 @@ def read_clicks(
     clicks = 0
     with PieceWriter(work / "pieces", number) as writer:
         try:
-            decoded = in_threads(decode, read_blocks(source), threads)
+            if source.name in letters:
+                blocks = read_mended(source, clock, letters[source.name])
+            else:
+                blocks = ((block, clock) for block in read_blocks(source))
+            decoded = in_threads(decode, blocks, threads)
             for index, (position, parts, refused, tally) in enumerate(decoded):
                 yield from ((shard, writer.write(index, data)) for shard, data in parts)
                 tallies.append(tally)
                 clicks += tally.counts["read"]
                 if refused:
-                    lines = b"".join(_letter(source.name, item) for item in refused)
+                    lines = b"".join(to_json(source.name, item) for item in refused)
                     write_whole(work / "dead" / f"{number:06}-{index:08}.jsonl", lines)
                 write_whole(work / "progress" / f"{number:06}", f"{position} {clicks}".encode())
         except InputError as error:
             tallies.append(Tally(damaged=[f"{error} (after {clicks:,} clicks)"]))
     report(work, step, f"file-{number:06}", total(tallies))
-
-
-def _letter(file: str, item: Refused) -> bytes:
-    text = item.text[:KEPT_BYTES].decode(errors="backslashreplace").rstrip("\r")
-    letter = {"file": file, "line": item.line, "reason": item.reason, "detail": item.detail, "text": text}
-    return orjson.dumps(letter) + b"\n"
 
 
 def _count(events: EventColumns | None, refused: list[Refused]) -> Tally:

@@ -9,7 +9,7 @@ files, and ids and counts of a bounded range of items.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from pipelines.counts import write_counts
 from pipelines.pieces import Piece, from_bytes, read_pieces, to_bytes
 from pipelines.tally import Tally, read_reports, report
 from recsys.columns import Clock
+from recsys.logs.letters import Letters
 from recsys.logs.sources import Source
 from recsys.manifest import Split
 from recsys.sessions import Sessions
@@ -55,13 +56,15 @@ class Job:
         return read_reports(self.work, step)
 
 
-def read_and_cut(job: Job, sources: list[Source], clock: Clock, settings: SessionSettings) -> Tally:
+def read_and_cut(
+    job: Job, sources: list[Source], clock: Clock, letters: Mapping[str, Letters], settings: SessionSettings
+) -> Tally:
     """Read all sources and cut sessions: a file for each shard in ``work/cut``, all items in ``work/items``."""
 
     def build(pipeline: beam.Pipeline) -> None:
         (
             _spread(pipeline, list(enumerate(sources)))
-            | "Read" >> beam.FlatMap(read_clicks, clock, job.work, "read", job.shards, job.threads)
+            | "Read" >> beam.FlatMap(read_clicks, clock, letters, job.work, "read", job.shards, job.threads)
             | "ByShard" >> beam.GroupByKey()
             | "Cut" >> beam.FlatMap(_cut, settings, job.work, job.buckets)
             | "ByBucket" >> beam.GroupByKey()

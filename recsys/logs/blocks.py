@@ -63,6 +63,15 @@ def read_blocks(source: Source) -> Iterator[Block]:
         raise InputError(f"{source.name}: is damaged, or cannot be read to its end: {error}") from None
 
 
+def text_block(source: Source, records: Records, position: int) -> Block:
+    """A block of records of a text file, which is read up to ``position``."""
+    if source.format == "csv":
+        parse = partial(delimited.parse, records, source.columns, source.header, source.delimiter)
+    else:
+        parse = partial(jsonlines.parse, records, source.columns, source.events)
+    return Block(parse, records, position)
+
+
 def decode_block(block: Block, clock: Clock) -> tuple[EventColumns | None, list[Refused]]:
     """The events of a block (``None`` if it cannot hold any), and what was refused, in the order of the file."""
     parsed, records = block.parsed, block.records
@@ -99,11 +108,7 @@ def _text_blocks(source: Source) -> Iterator[Block]:
             header = header and not len(records)
             if len(rest) == 0:
                 continue
-            if is_csv:
-                parse = partial(delimited.parse, rest, source.columns, source.header, source.delimiter)
-            else:
-                parse = partial(jsonlines.parse, rest, source.columns, source.events)
-            yield Block(parse, rest, file.position)
+            yield text_block(source, rest, file.position)
 
 
 def _table_blocks(source: Source) -> Iterator[Block]:

@@ -6,7 +6,7 @@ held whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,12 @@ class Records:
 
     def __getitem__(self, record: int) -> bytes:
         return self.data[self.starts[record] : self.ends[record]]
+
+    @classmethod
+    def of(cls, texts: Sequence[bytes], lines: NDArray[np.int64]) -> Records:
+        """Records of these texts, which began on these lines."""
+        ends = np.cumsum([len(text) + 1 for text in texts]) - 1
+        return cls(b"\n".join([*texts, b""]), np.concatenate(([0], ends[:-1] + 1)), ends, lines)
 
     def after(self, skipped: int) -> Records:
         """The records without the first few."""
