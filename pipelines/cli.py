@@ -191,15 +191,7 @@ def _show(manifest: Manifest, out: Path, seconds: float) -> None:
     counts = manifest.counts
     fates = Table("clicks", "count", title="What became of every click", title_justify="left")
     fates.columns[1].justify = "right"
-    rows = {"read": counts.read, "kept": counts.kept, "exact duplicates": counts.duplicates}
-    rows["direct repeats"] = counts.repeats
-    for heading, part in (
-        ("rejected", counts.rejected),
-        ("filtered", counts.filtered),
-        ("cut by the split", counts.cut),
-    ):
-        rows |= {f"{heading}: {reason.replace('_', ' ')}": n for reason, n in part.items()}
-    for name, n in rows.items():
+    for name, n in counts.fates().items():
         fates.add_row(name, f"{n:,}")
     splits = Table("split", "clicks", "sessions", "items", title="Sessions", title_justify="left")
     for column in splits.columns[1:]:

@@ -126,7 +126,7 @@ class Dataset:
     def _read(self, *splits: str) -> tuple[Sessions, pa.Array]:
         """The sessions of some splits with their users, in the order of (session start, user)."""
         paths = [entry.path for entry in self.manifest.files if entry.path.split("/")[0] in splits]
-        tables = [self._read_file(path) for path in paths]
+        tables = [self.read_file(path) for path in paths]
         table = pa.concat_tables([_SCHEMA.empty_table(), *tables]).combine_chunks()
         starts = pc.list_element(table["times"], 0)
         order = pc.sort_indices(
@@ -135,8 +135,8 @@ class Dataset:
         table = table.take(order).combine_chunks()
         return sessions_of(table)
 
-    def _read_file(self, path: str) -> pa.Table:
-        """The sessions of one file, all of them of the period of its split."""
+    def read_file(self, path: str) -> pa.Table:
+        """The sessions of one file of the manifest, in no order; all are of the period of its split."""
         try:
             table = pq.read_table(self.path / path, schema=_SCHEMA)
         except (OSError, pa.ArrowException) as error:

@@ -40,6 +40,15 @@ class Counts(_Model):
     filtered: dict[str, int] = {}
     cut: dict[str, int] = {}
 
+    def fates(self) -> dict[str, int]:
+        """Every count by name, for people; all after the first, ``read``, add up to it."""
+        found = {"read": self.read, "kept": self.kept, "exact duplicates": self.duplicates}
+        found["direct repeats"] = self.repeats
+        parts = {"rejected": self.rejected, "filtered": self.filtered, "cut by the split": self.cut}
+        for heading, part in parts.items():
+            found |= {f"{heading}: {reason.replace('_', ' ')}": n for reason, n in part.items()}
+        return found
+
     def check(self) -> None:
         """Refuse counts that do not add up.
 

@@ -18,8 +18,8 @@ from recsys.errors import IO_ERROR, RecsysError
 
 GROUP = "recsys.commands"
 # The order of work.
-ORDER = ["demo", "generate", "sessions", "train", "tune", "evaluate", "recommend", "publish", "promote", "rollback"]
-ORDER += ["services", "worker", "replay", "dead-letter", "api", "settings"]
+ORDER = ["demo", "generate", "sessions", "profile", "train", "tune", "evaluate", "recommend"]
+ORDER += ["publish", "promote", "rollback", "services", "worker", "replay", "dead-letter", "api", "settings"]
 
 
 class Commands(click.Group):

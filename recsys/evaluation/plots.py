@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,36 +13,14 @@ from matplotlib.ticker import MaxNLocator
 
 from recsys.evaluation.comparison import Comparison, Group, Lead
 from recsys.evaluation.protocol import Result
-
-INK, FAINT, MODEL, BOUND, BASELINE = "#1c2430", "#dfe4ea", "#2459d3", "#12805c", "#9aa5b4"
-# What the page calls each colour (style.html), which lets it be another one on a dark screen.
-_NAMES = {INK: "ink", FAINT: "line", MODEL: "model", BOUND: "good", BASELINE: "baseline"}
-_BASELINES = {"#8a94a3": "line-1", "#3f9aa8": "line-2", "#d9822b": "line-3", "#b0509b": "line-4", "#7a5cc9": "line-5"}
-_WIDTH = 5.2  # inches: two plots stand side by side, or one above the other in a narrow window
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "recsys",
-    "font.family": "sans-serif",
-    "font.size": 10.5,
-    "text.color": INK,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-}
+from recsys.page.look import BASELINE, BOUND, FAINT, INK, LINES, MODEL, NAMES, STYLE, WIDTH, as_svg
 
 
 def headline(comparison: Comparison, metric: str, title: str) -> str:
     """Everyone's ``metric`` as bars with intervals, the best on top."""
     with matplotlib.rc_context(STYLE):
         everyone = sorted(comparison.everyone, key=lambda result: result.as_dict()[metric])
-        figure = Figure(figsize=(_WIDTH, 0.5 + 0.42 * len(everyone)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.5 + 0.42 * len(everyone)), layout="constrained")
         axes = figure.subplots()
         values = np.array([result.as_dict()[metric] for result in everyone])
         limits = np.array([result.intervals[metric] for result in everyone])
@@ -63,7 +40,7 @@ def headline(comparison: Comparison, metric: str, title: str) -> str:
 def leads(found: Sequence[Lead], title: str) -> str:
     """How far the model is ahead of each baseline, with intervals; left of the line it is behind."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(_WIDTH, 0.5 + 0.42 * len(found)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.5 + 0.42 * len(found)), layout="constrained")
         axes = figure.subplots()
         for place, lead in enumerate(reversed(found)):
             colour = MODEL if lead.verdict == "ahead" else INK
@@ -86,7 +63,7 @@ def leads(found: Sequence[Lead], title: str) -> str:
 def breakdown(comparison: Comparison, groups: Sequence[Group], metric: str, title: str, axis: str) -> str:
     """``metric`` (``recall`` or ``mrr``) of everyone, group by group; a band shows the model's interval."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(_WIDTH, 3.3), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
         axes = figure.subplots()
         places = range(len(groups))
         for result in comparison.everyone[::-1]:
@@ -107,7 +84,7 @@ def breakdown(comparison: Comparison, groups: Sequence[Group], metric: str, titl
 def concentration(comparison: Comparison) -> str:
     """Which share of the recommendations goes to the most popular items, and which share of the clicks did."""
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(_WIDTH, 3.8), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
         axes = figure.subplots()
         share = np.linspace(0, 100, len(comparison.counts) + 1)
         thin = np.unique(np.linspace(0, len(share) - 1, 400).astype(int))
@@ -124,8 +101,7 @@ def concentration(comparison: Comparison) -> str:
 
 def legend(comparison: Comparison) -> dict[str, str]:
     """The page's name of each recommender's colour."""
-    names = _NAMES | _BASELINES
-    return {result.name: names[_colour(comparison, result)] for result in comparison.everyone}
+    return {result.name: NAMES[_colour(comparison, result)] for result in comparison.everyone}
 
 
 def training_loss(history: Sequence[dict[str, Any]]) -> str:
@@ -150,7 +126,7 @@ def validation_curves(history: Sequence[dict[str, Any]]) -> str:
 
 def _curves(lines: Sequence[tuple[str, str, list[tuple[int, float]]]], title: str, from_zero: bool = False) -> str:
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(_WIDTH, 3.0), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
         axes = figure.subplots()
         for label, colour, points in lines:
             if points:
@@ -170,21 +146,11 @@ def _colour(comparison: Comparison, result: Result) -> str:
     if result is comparison.model or result is comparison.bound:
         return MODEL if result is comparison.model else BOUND
     number = next(number for number, other in enumerate(comparison.baselines) if other is result)
-    return list(_BASELINES)[number % len(_BASELINES)]
+    return list(LINES)[number % len(LINES)]
 
 
 def _line(axes: Axes, comparison: Comparison, result: Result, places: Any, values: Any, marker: str = "o") -> None:
     colour = _colour(comparison, result)
-    main = colour not in _BASELINES
+    main = colour not in LINES
     width, size = (2.4, 5) if main else (1.5, 3.5)
     axes.plot(places, values, color=colour, linewidth=width, marker=marker, markersize=size)
-
-
-def as_svg(figure: Figure) -> str:
-    """The figure as an element to put into a page; the same figure gives the same text."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    for colour, name in (_NAMES | _BASELINES).items():
-        text = text.replace(colour, f"var(--{name})")
-    return text[text.index("<svg") :]

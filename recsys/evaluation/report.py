@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from recsys.evaluation import plots
 from recsys.evaluation.comparison import FEWEST, MRR, RECALL, Comparison, Group
 from recsys.evaluation.protocol import Predictions, Recommender, pessimistic_ranks
+from recsys.page.template import template
 from recsys.sessions import Sessions
 from recsys.vocabulary import Vocabulary
 
@@ -57,10 +57,7 @@ def render(
     """The report as HTML; ``history`` are the epochs of training, empty where they are not known."""
     best, worst = comparison.predictable(LISTED)
     leads = {metric: comparison.leads(metric) for metric in (RECALL, MRR)}
-    environment = Environment(
-        loader=PackageLoader("recsys.evaluation", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("report.html").render(
+    return template("recsys.evaluation", "report.html").render(
         about=about,
         comparison=comparison,
         recall=RECALL,

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from recsys.evaluation.plots import BASELINE, BOUND, FAINT, INK, MODEL, STYLE, as_svg
+from recsys.page.look import BASELINE, BOUND, FAINT, INK, MODEL, STYLE, as_svg
 from recsys.tuning.outcome import Outcome, Trial
 
 ACROSS = 3  # plots side by side

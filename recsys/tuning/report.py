@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
+from recsys.page.template import template
 from recsys.tuning import plots
 from recsys.tuning.outcome import FEWEST, Outcome
 from recsys.tuning.space import describe
@@ -19,15 +18,8 @@ def render(outcome: Outcome, facts: dict[str, str], best_file: str) -> str:
         best_file: name of the settings file with the best settings.
     """
     label = metric_name(outcome.metric)
-    environment = Environment(
-        # The look is that of the evaluation report.
-        loader=ChoiceLoader([PackageLoader("recsys.tuning", "."), PackageLoader("recsys.evaluation", ".")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    environment.filters["metric"], environment.filters["value"] = metric_name, value_text
-    return environment.get_template("tuning.html").render(
+    page = template("recsys.tuning", "tuning.html", metric=metric_name, value=value_text)
+    return page.render(
         outcome=outcome,
         metric=label,
         facts=facts,

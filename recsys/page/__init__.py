@@ -1,0 +1,1 @@
+"""What the pages that recsys writes share: their look, their plots' look, and that each is one file."""

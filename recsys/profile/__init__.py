@@ -1,0 +1,1 @@
+"""A session dataset in pictures."""
