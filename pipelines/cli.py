@@ -87,6 +87,7 @@ def sessions(
     than --max-bad of all, no dataset is written and the command ends with exit code 65. --from-dead-letter builds a
     dataset again from its logs, which are read as they were then, but for the lines in its dead letters: these are read
     as the options say now, from a copy of dead-letter.jsonl in which you mended "text", if you name one by --letters.
+    (The time split and what the settings say go by the options of now for all.)
 
     \b
     recsys sessions --from-dead-letter dataset --time-format '%d.%m.%Y %H:%M' --out mended
