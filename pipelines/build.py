@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pipelines import steps
+from pipelines.bots import Limits, limits_of
 from pipelines.boundaries import Boundaries
 from pipelines.counts import read_counts
 from pipelines.filters import STAYS, newly_rare, write_leaves
@@ -106,7 +107,8 @@ def _build(
     hours = {int(hour): clicks for hour, clicks in read.group("hour").items()}
     split = request.boundaries.resolve(read.first_ms, read.last_ms, hours)
 
-    filtered, codes = _filter(request, job, stages)
+    limits = limits_of(request.settings, read)
+    filtered, codes = _filter(request, job, stages, limits, directory / "bots.jsonl")
     with stages.shards("counting", "count"):
         steps.count_split(job, split, request.settings)
     counts = {name: read_counts(job.work / "counts", name, codes) for name in SPLITS[:2]}
@@ -127,23 +129,28 @@ def _build(
         counts=_counts(tally),
         sizes={name: _size(tally, name, counts[name]) for name in SPLITS},
         fingerprints=written.fingerprints,
-        parameters=_parameters(request, sources),
+        parameters=_parameters(request, sources, limits),
     )
 
 
-def _filter(request: Request, job: steps.Job, stages: Stages) -> tuple[Tally, int]:
-    """Drop rare items until none is left; what fell, and how many item codes there are."""
+def _filter(request: Request, job: steps.Job, stages: Stages, limits: Limits, bots: Path) -> tuple[Tally, int]:
+    """Drop bots, then rare items until none is left; what fell, and how many item codes there are."""
     support = total_counts(job.work, job.buckets)
+    tallies: list[Tally] = []
+    if request.settings.drops_bots:
+        with stages.shards("leaving out bots", "bots"):
+            tallies.append(steps.leave_out_bots(job, limits, bots))
+        support -= read_counts(job.work / "lost-bots", "lost", len(support))
     leaves = np.full(len(support), STAYS, np.int32)
     write_leaves(job.work, leaves)
-    tallies: list[Tally] = []
+    number = 0
     while (rare := newly_rare(support, leaves, request.settings)).any():
-        number = len(tallies)
         leaves[rare] = number
         write_leaves(job.work, leaves)
         with stages.shards(f"filtering, pass {number + 1}", f"drop-{number}"):
             tallies.append(steps.drop_rare(job, number, request.settings))
         support -= read_counts(job.work / f"lost-{number}", "lost", len(support))
+        number += 1
     return total(tallies), len(support)
 
 
@@ -221,7 +228,7 @@ def _size(tally: Tally, name: str, counts: NDArray[np.int64]) -> Size:
     )
 
 
-def _parameters(request: Request, sources: list[Source]) -> dict[str, JsonValue]:
+def _parameters(request: Request, sources: list[Source], limits: Limits) -> dict[str, JsonValue]:
     return {
         "inputs": [source.name for source in sources],
         "columns": dict(sources[0].columns),
@@ -231,6 +238,7 @@ def _parameters(request: Request, sources: list[Source]) -> dict[str, JsonValue]
         "layout": {**vars(request.layout), "header": list(request.layout.header)},
         "from_dead_letter": str(request.retry.path) if request.retry else None,
         "max_bad": request.max_bad,
+        "bot_clicks": {window: limit for window, limit in vars(limits).items() if limit is not None},
     }
 
 

@@ -83,6 +83,10 @@ def sessions(
     and the last tenth of a shorter one, and validation is as long, before it. A log ends with its last click, or before
     its last 0.5% of clicks where these trickle in over more than a day.
 
+    Users that click more than --bot-clicks-per-minute or --bot-clicks-per-day, in minutes of the clock and days of UTC,
+    are dropped whole and go to bots.jsonl. Learnt limits are 4 times what 95% of the users stay below, 20 a minute and
+    200 a day at least.
+
     Lines that cannot be used go to dead-letter.jsonl in the dataset, with file, line, reason and text. If they are more
     than --max-bad of all, no dataset is written and the command ends with exit code 65. --from-dead-letter builds a
     dataset again from its logs, which are read as they were then, but for the lines in its dead letters: these are read
@@ -207,3 +211,8 @@ def _show(manifest: Manifest, out: Path, seconds: float) -> None:
     output.print(f"{out}: {counts.read:,} clicks in {seconds:.1f} s ({counts.read / seconds:,.0f} clicks/s)")
     if rejected:
         output.print(f"{rejected:,} bad lines are in {out / 'dead-letter.jsonl'}")
+    for bots in (file for file in manifest.files if file.path == "bots.jsonl"):
+        limits = manifest.parameters["bot_clicks"]
+        assert isinstance(limits, dict)
+        words = " or ".join(f"{limit} clicks a {window}" for window, limit in limits.items())
+        output.print(f"{bots.rows:,} users with more than {words} are in {out / bots.path}")

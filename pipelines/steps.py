@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from apache_beam.options.pipeline_options import PipelineOptions
 from numpy.typing import NDArray
 
-from pipelines import filters, numbers, shards, split
+from pipelines import bots, filters, numbers, shards, split
 from pipelines.clicks import read_clicks
 from pipelines.counts import write_counts
 from pipelines.pieces import Piece, from_bytes, read_pieces, to_bytes
@@ -83,6 +83,13 @@ def gather_types(work: Path) -> pa.LargeStringArray:
     return types
 
 
+def leave_out_bots(job: Job, limits: bots.Limits, listed: Path) -> Tally:
+    """Drop the users that click more than ``limits`` and list them; what falls, by item, into ``work/lost-bots``."""
+    tally = _over_shards(job, "bots", "lost-bots", bots.leave_out, "bots", limits)
+    bots.settle(job.work, listed)
+    return tally
+
+
 def drop_rare(job: Job, number: int, settings: SessionSettings) -> Tally:
     """Pass ``number`` of the filters: what sessions lose, by item, is counted into ``work/lost-number``."""
     step = f"drop-{number}"
@@ -135,6 +142,8 @@ def _cut(
     cut = shards.cut(read_pieces(shard[1]), settings.rule)
     keep, tally = filters.first_filter(cut.made.sessions, settings)
     tally.counts += Counter(duplicates=cut.made.duplicates, repeats=cut.made.repeats)
+    if settings.drops_bots:
+        tally.counts += bots.keep_peaks(work, name, bots.peaks_of(cut.made.sessions, cut.users))
     sessions = cut.made.sessions.keep_sessions(keep)
     counts = np.bincount(sessions.items, minlength=len(cut.items))
     used = np.flatnonzero(counts)

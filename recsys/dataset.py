@@ -9,6 +9,7 @@
         validation/*.parquet  sessions that begin between the boundaries, events before the test boundary
         test/*.parquet        sessions that begin at or after the test boundary; only items of the vocabulary
         dead-letter.jsonl     lines that could not be read, with file, line and reason
+        bots.jsonl            users that were dropped for how much they click, where that was asked for
 
 A Parquet row is one session: ``user_id`` string, ``items`` list<int32> (vocabulary rows), ``times`` list<int64> (epoch
 milliseconds), ``types`` list<int8> (positions in ``event_types``). A dataset appears whole or not at all. Whoever reads

@@ -14,7 +14,7 @@ from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -40,6 +40,18 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _limit(value: object) -> int | Literal["learnt"]:
+    text = str(value)
+    if text == "learnt":
+        return "learnt"
+    if not text.isdecimal():
+        raise ValueError("must be a whole number, 0 or more, or learnt")
+    return int(text)
+
+
+Limit = Annotated[int | Literal["learnt"], PlainValidator(_limit)]
+
+
 class SessionSettings(Section):
     """What a session is and which sessions a dataset keeps. Travels inside every model bundle."""
 
@@ -48,12 +60,23 @@ class SessionSettings(Section):
     min_item_support: int = Field(5, ge=1, description="Drop items with fewer events than this.")
     min_length: int = Field(2, ge=1, description="Drop sessions with fewer events than this.")
     max_length: int = Field(1000, ge=2, description="Drop sessions with more events than this: they are no shoppers.")
+    bot_clicks_per_minute: Limit = Field(
+        0, description="Drop users with more clicks than this in a minute; learnt: far more than most users; 0: none."
+    )
+    bot_clicks_per_day: Limit = Field(
+        0, description="Drop users with more clicks than this on a day; learnt: far more than most users; 0: none."
+    )
 
     @model_validator(mode="after")
     def _lengths_leave_sessions(self) -> SessionSettings:
         if self.min_length > self.max_length:
             raise ValueError(f"min_length {self.min_length} is above max_length {self.max_length}")
         return self
+
+    @property
+    def drops_bots(self) -> bool:
+        """Whether users are dropped for how much they click."""
+        return self.bot_clicks_per_minute != 0 or self.bot_clicks_per_day != 0
 
     @property
     def rule(self) -> SessionRule:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from recsys.cli.generate import generate as generate_command
 from recsys.errors import EventError, InputError, MissingInputError, SettingsError
 from recsys.events import ClickEvent, decode, from_mapping
+from recsys.generator.bots import with_bots
 from recsys.generator.clicks import FAULTS, Rows, generate
 from recsys.generator.files import FORMATS, read_process, sidecar, write
 from recsys.generator.process import CART, EXPLORE, HOUR, PURCHASE, VIEW, Parameters, Process
@@ -227,6 +229,48 @@ def test_a_run_that_fails_leaves_no_log(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         write(SMALL, tmp_path / "clicks.csv", fail)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def crawled() -> tuple[Parameters, list[Rows]]:
+    parameters = SMALL.model_copy(update={"bots": 0.01})
+    process = Process(parameters)
+    return parameters, list(with_bots(process, generate(process)))
+
+
+def test_bots_click_the_stated_rows_among_those_of_shoppers(crawled: tuple[Parameters, list[Rows]]) -> None:
+    parameters, chunks = crawled
+    rows = Rows.join(chunks)
+    assert len(rows) == parameters.events
+    assert (np.diff(rows.arrival) >= 0).all()
+    clicks = np.bincount(rows.user, minlength=808)[800:]
+    assert sorted(clicks) == parameters.bot_clicks.tolist()
+    assert len(clicks) == 8
+    clean = rows.take(rows.fault == 0)
+    assert len(np.unique(clean.number)) == parameters.events - parameters.bad - parameters.duplicates
+    assert max(map(len, chunks)) < len(rows) / 3
+
+
+def test_bots_go_through_the_shop_at_a_steady_pace(crawled: tuple[Parameters, list[Rows]]) -> None:
+    rows = Rows.join(crawled[1])
+    for user in range(800, 808):
+        own = rows.take(rows.user == user)
+        assert set((np.diff(own.item) % 400).tolist()) == {1}
+        pauses = np.diff(own.time)
+        assert pauses.min() > 0.6 * pauses.mean()
+        assert pauses.max() < 1.4 * pauses.mean()
+
+
+def test_the_sidecar_names_the_bots(tmp_path: Path) -> None:
+    log = tmp_path / "clicks.jsonl"
+    named = orjson.loads(write(SMALL.model_copy(update={"bots": 0.01}), log).read_bytes())["bots"]
+    assert named == [f"user-{number:05d}" for number in range(801, 809)]
+    assert set(named) <= {event.user_id for event in read(log)[0]}
+
+
+def test_bots_that_leave_no_shopper_a_row_are_refused() -> None:
+    with pytest.raises(ValueError, match="bots leave no good row"):
+        Parameters(events=1000, users=1000, bots=0.01)
 
 
 def test_too_few_users_are_refused_with_a_number_that_suffices() -> None:

@@ -72,14 +72,14 @@ _NO_ROWS = Rows(*(np.zeros(0, np.int64) for _ in fields(Rows)))
 
 
 def generate(process: Process) -> Iterator[Rows]:
-    """The log of ``process.parameters.events`` rows, in chunks, ordered by arrival.
+    """All rows of shoppers, in chunks, ordered by arrival.
 
     Raises:
         SettingsError: too few users for so many events in so few days.
     """
     parameters = process.parameters
     random = np.random.default_rng([parameters.seed, 1])
-    cumulative = np.cumsum(_quotas(parameters, parameters.events - parameters.duplicates - parameters.bad))
+    cumulative = np.cumsum(_quotas(parameters, parameters.shopping))
     shopping = _Shopping(process, random)
     pending: list[Rows] = []
     made = 0

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from recsys.errors import InputError, MissingInputError, SettingsError
 from recsys.files import write_atomically
+from recsys.generator.bots import bot_numbers, with_bots
 from recsys.generator.clicks import FAULTS, Rows, generate
 from recsys.generator.process import EVENT_TYPES, Parameters, Process
 
@@ -43,11 +44,13 @@ def write(parameters: Parameters, out: Path, advance: Callable[[int], object] = 
     process = Process(parameters)
     out.parent.mkdir(parents=True, exist_ok=True)
     with _staged(out) as staging, _writer(process, out.name, staging) as write_rows:
-        for rows in generate(process):
+        for rows in with_bots(process, generate(process)):
             write_rows(rows)
             advance(len(rows))
     rows_of = {"bad": parameters.bad, "duplicate": parameters.duplicates, "late": parameters.late}
-    description = {"parameters": parameters.model_dump(mode="json"), "rows": rows_of}
+    names = user_ids(parameters)
+    bots = [names[number] for number in bot_numbers(parameters)]
+    description = {"parameters": parameters.model_dump(mode="json"), "rows": rows_of, "bots": bots}
     write_atomically(beside, orjson.dumps(description, option=orjson.OPT_INDENT_2))
     return beside
 
@@ -112,13 +115,18 @@ def _writer(process: Process, name: str, path: Path) -> Iterator[Write]:
         yield write_rows
 
 
+def user_ids(parameters: Parameters) -> list[str]:
+    """The id of each user, shoppers and bots."""
+    users = parameters.users + len(parameters.bot_clicks)
+    width = max(5, len(str(users)))
+    return [f"user-{number:0{width}d}" for number in range(1, users + 1)]
+
+
 class _Names:
     """The shop's ids and prices as texts."""
 
     def __init__(self, process: Process) -> None:
-        users = process.parameters.users
-        width = max(5, len(str(users)))
-        self.users = [f"user-{number:0{width}d}" for number in range(1, users + 1)]
+        self.users = user_ids(process.parameters)
         self.items = process.item_ids
         self.categories = [f"category-{code:03d}" for code in process.category.tolist()]
         self.prices = [f"{price:.2f}" for price in process.prices.tolist()]

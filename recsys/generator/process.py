@@ -31,6 +31,7 @@ REACH, RELATED_REACH = 24, 6  # items ahead on the shelf, and on the related one
 NEARNESS = 0.85  # each step further along the shelf is this much less likely
 CONTINUE = 0.8  # chance of a further item after one is done with: 5 items a session on average
 LOOK_AGAIN, TO_CART, TO_PURCHASE = 0.04, 0.10, 0.35
+BOT_CLICKS = (150, 1500)  # of the bot that clicks least, and of the one that clicks most
 SHELF, MAX_CATEGORIES = 80, 200  # items on a shelf, until there are too many shelves
 TASTE_SWING, TASTE_PERIODS = 1.2, (2.0, 15.0)  # strength of the drift and its periods in days
 HOUR = 3_600_000
@@ -53,11 +54,12 @@ class Parameters(BaseModel):
     bad_share: float = Field(0.005, ge=0, le=0.5, description="Share of rows that are broken copies of good rows.")
     duplicate_share: float = Field(0.01, ge=0, le=0.5, description="Share of rows that repeat an earlier row.")
     late_share: float = Field(0.01, ge=0, le=0.5, description="Share of rows that stand in the file after their time.")
+    bots: float = Field(0.0, ge=0, le=0.5, description="Crawlers that click too, as a share of the shoppers.")
 
     @model_validator(mode="after")
     def _some_rows_are_good(self) -> Parameters:
-        if self.bad + self.duplicates >= self.events:
-            raise ValueError(f"bad_share and duplicate_share leave no good row of {self.events}")
+        if self.shopping <= 0:
+            raise ValueError(f"bad_share, duplicate_share and bots leave no good row of {self.events}")
         return self
 
     @property
@@ -74,6 +76,16 @@ class Parameters(BaseModel):
     def late(self) -> int:
         """Rows that stand in the file after their time."""
         return round(self.events * self.late_share)
+
+    @property
+    def bot_clicks(self) -> NDArray[np.int64]:
+        """How many rows each bot makes: int64 ``[bots]``."""
+        return np.geomspace(*BOT_CLICKS, round(self.users * self.bots)).astype(np.int64)
+
+    @property
+    def shopping(self) -> int:
+        """Good rows of shoppers, each counted once."""
+        return self.events - self.duplicates - self.bad - int(self.bot_clicks.sum())
 
     @property
     def start_ms(self) -> int:
