@@ -46,7 +46,8 @@ def test_mended_lines_count_as_in_a_log_that_was_right(run: Run, log: Log, tmp_p
     right = [mended.get(line, text) for line, text in enumerate(bad, 5)]
     same(again, run(log(*right, name="right.csv"), *ALL, out=tmp_path / "right"))
     assert again.dataset.manifest.counts.rejected == {"wrong_fields": 1}
-    assert f"1 bad lines are in {tmp_path / 'again' / 'dead-letter.jsonl'}" in again.stdout.replace("\n", " ")
+    shown = "".join(again.stdout.split())  # long paths are wrapped
+    assert f"1badlinesarein{tmp_path / 'again' / 'dead-letter.jsonl'}" in shown
 
 
 def test_letters_are_read_by_the_options_of_now_and_other_lines_as_they_were(run: Run, tmp_path: Path) -> None:
