@@ -10,6 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -115,9 +116,9 @@ def _line(bot: dict[str, str | int]) -> bytes:
 
 
 def settle(work: Path, listed: Path) -> None:
-    """Let the shards without bots take the place of those with them, and list all bots in one file."""
+    """Let the shards without bots take the place of those with them, and list all bots in one file, by user id."""
     shutil.rmtree(work / "cut")
     (work / "people").rename(work / "cut")
+    found = (path.read_bytes().splitlines(keepends=True) for path in (work / "bots").glob("[!.]*"))
     with listed.open("wb") as file:
-        for path in sorted((work / "bots").glob("[!.]*")):
-            file.write(path.read_bytes())
+        file.writelines(sorted(chain.from_iterable(found)))

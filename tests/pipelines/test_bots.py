@@ -58,6 +58,8 @@ def test_who_clicks_beyond_a_limit_is_left_out_and_listed(
     outcome = run(with_crawlers(tmp_path), *options, "--shards", "3")
     assert outcome.code == 0, outcome.stderr
     assert (outcome.out / "bots.jsonl").exists() == (bots is not None)
+    if bots is not None:
+        assert list(listed(outcome)) == sorted(bots), "in the order of ids, whatever the shards"
     bots = bots or set()
     assert users_of(outcome) == {"fast", "steady", *(f"u{n:03}" for n in range(40))} - bots
     found = listed(outcome) if options else {}
