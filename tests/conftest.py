@@ -21,7 +21,8 @@ DATA = Path(__file__).parents[1] / "../shared/data"
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that no process waits for them at the end."""
-    items.sort(key=lambda item: "stream" not in item.path.parts)
+    longest = "stream", "tuning", "model"
+    items.sort(key=lambda item: [folder not in item.path.parts for folder in longest])
 
 
 @pytest.fixture(autouse=True)
