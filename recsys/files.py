@@ -43,13 +43,13 @@ def staged_file(target: Path) -> Iterator[Path]:
     staging = Path(name)
     try:
         yield staging
-        _sync(staging)
+        sync(staging)
         staging.chmod(0o644)
         staging.replace(target)
     except BaseException:
         staging.unlink(missing_ok=True)
         raise
-    _sync(target.parent)
+    sync(target.parent)
 
 
 @contextmanager
@@ -76,14 +76,14 @@ def staged_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
     try:
         yield staging
         for path in [*staging.rglob("*"), staging]:
-            _sync(path)
+            sync(path)
         if overwrite and target.exists():
             discarded = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-", suffix=_OLD))
             target.replace(discarded / target.name)
         staging.replace(target)
         for path in leftovers(target, _OLD):
             shutil.rmtree(path)
-        _sync(target.parent)
+        sync(target.parent)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
@@ -115,7 +115,8 @@ def locked(directory: Path, *, wait: bool = True) -> Iterator[bool]:
         os.close(handle)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """See that a file, or the names in a directory, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

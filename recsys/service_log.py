@@ -6,7 +6,6 @@ extras are fields of the line too.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import secrets
 import sys
@@ -15,10 +14,12 @@ from typing import Any
 
 import orjson
 
+from recsys.pseudonyms import Pseudonyms
 from recsys.settings import LogSettings
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "announcement"}
 _OURS = ("recsys", "stream")
+_DIGITS = 16  # of a pseudonym that a line has: enough to tell users apart
 _announcements = logging.getLogger("recsys")
 
 
@@ -46,16 +47,13 @@ class _UserIds(logging.Filter):
         self._form = settings.user_ids
         # Any length is a key; of none, one is made that dies with the process.
         secret = settings.key.get_secret_value().encode() or secrets.token_bytes(32)
-        self._key = hashlib.blake2b(secret, digest_size=32).digest()
+        self._pseudonyms = Pseudonyms(secret)
 
     def filter(self, record: logging.LogRecord) -> bool:
         user = vars(record).pop("user_id", None)
         if user is not None and self._form != "none":
-            vars(record)["user_id"] = user if self._form == "clear" else self._hash(str(user))
+            vars(record)["user_id"] = user if self._form == "clear" else self._pseudonyms.of(str(user))[:_DIGITS]
         return True
-
-    def _hash(self, user: str) -> str:
-        return hashlib.blake2b(user.encode(), key=self._key, digest_size=8).hexdigest()
 
 
 class _Text(logging.Formatter):

@@ -29,6 +29,7 @@ from recsys.well_known import WellKnownNames
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 DropoutRate = Annotated[float, Field(ge=0.0, lt=1.0)]
+MIN_SECRET = 16
 
 
 _ADDRESSES = r"^([^\s,:\[\]]+|\[[0-9a-fA-F:]+\]):\d{1,5}(,\s*([^\s,:\[\]]+|\[[0-9a-fA-F:]+\]):\d{1,5})*$"
@@ -257,6 +258,27 @@ class ApiSettings(Section):
     cors_origins: str = Field("", description="Web origins whose pages may call the API, comma separated; * for any.")
 
 
+class ArchiveSettings(Section):
+    """How the click topic is kept in files."""
+
+    flush_mib: int = Field(64, ge=1, le=4096, description="Write files when records of this size have come.")
+    flush_seconds: float = Field(300.0, gt=0, description="Write files this long after the first record that waits.")
+
+
+class PrivacySettings(Section):
+    """What datasets and archives say of users."""
+
+    key: SecretStr = Field(
+        SecretStr(""), description="Secret by which datasets and archives hash user ids; without, ids are in clear."
+    )
+
+    @model_validator(mode="after")
+    def _cannot_be_guessed(self) -> PrivacySettings:
+        if 0 < len(self.key.get_secret_value()) < MIN_SECRET:
+            raise ValueError(f"key has less than {MIN_SECRET} characters: whoever guesses it can tell who users are")
+        return self
+
+
 class LogSettings(Section):
     """What services write on stderr."""
 
@@ -287,6 +309,8 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     worker: WorkerSettings = WorkerSettings()
     api: ApiSettings = ApiSettings()
+    archive: ArchiveSettings = ArchiveSettings()
+    privacy: PrivacySettings = PrivacySettings()
     log: LogSettings = LogSettings()
 
     @classmethod

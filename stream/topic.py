@@ -36,9 +36,10 @@ class Topic:
         Raises:
             UnavailableError: the broker does not answer.
         """
-        return await asyncio.to_thread(self._identity, seconds)
+        return await asyncio.to_thread(self.ask_identity, seconds)
 
-    def _identity(self, seconds: float) -> str | None:
+    def ask_identity(self, seconds: float = REQUEST_SECONDS) -> str | None:
+        """The same, where there is no loop to wait in."""
         try:
             cluster = self._admin.list_topics(self._name, timeout=seconds)
             if cluster.controller_id not in cluster.brokers:  # which would be asked: the embedded broker has none

@@ -19,7 +19,7 @@ from recsys.errors import IO_ERROR, RecsysError
 GROUP = "recsys.commands"
 # The order of work.
 ORDER = ["demo", "generate", "sessions", "profile", "train", "tune", "evaluate", "recommend"]
-ORDER += ["publish", "promote", "rollback", "services", "worker", "replay", "dead-letter", "api", "settings"]
+ORDER += ["publish", "promote", "rollback", "services", "worker", "replay", "dead-letter", "archive", "api", "settings"]
 
 
 class Commands(click.Group):

@@ -137,7 +137,11 @@ def parse_mapping(options: Sequence[str]) -> dict[str, str]:
 def _files(name: str) -> list[Path]:
     path = Path(name)
     if path.is_dir():
-        inside = sorted(child for child in path.rglob("*") if child.is_file() and not child.name.startswith((".", "_")))
+        inside = sorted(
+            child
+            for child in path.rglob("*")
+            if child.is_file() and not any(part.startswith((".", "_")) for part in child.relative_to(path).parts)
+        )
         if not inside:
             raise MissingInputError(f"{name}: the directory holds no files")
         return inside
