@@ -20,6 +20,7 @@ from pipelines.bots import Limits, limits_of
 from pipelines.boundaries import Boundaries
 from pipelines.counts import read_counts
 from pipelines.filters import STAYS, newly_rare, write_leaves
+from pipelines.keys import key_of
 from pipelines.numbers import ids_of, total_counts
 from pipelines.progress import Stages
 from pipelines.tally import Tally, total
@@ -30,6 +31,7 @@ from recsys.files import staged_directory
 from recsys.logs.letters import Letters, Retry, find_letters
 from recsys.logs.sources import Layout, Source, find_sources
 from recsys.manifest import Counts, Manifest, Size
+from recsys.pseudonyms import Pseudonyms
 from recsys.settings import SessionSettings
 from recsys.vocabulary import Vocabulary
 
@@ -47,7 +49,8 @@ LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 class Request:
     """What to build: the logs and how to read them, the time split, and where sessions go.
 
-    Dead letters to ``retry`` stand for the lines that they came from.
+    Dead letters to ``retry`` stand for the lines that they came from. With ``pseudonyms`` these stand for user ids, and
+    dead letters do not quote their lines.
     """
 
     inputs: Sequence[str]
@@ -62,6 +65,7 @@ class Request:
     shards: int | None = None
     memory_mib: int = 2048
     overwrite: bool = False
+    pseudonyms: Pseudonyms | None = None
     beam_flags: Sequence[str] = ()
 
 
@@ -75,6 +79,7 @@ def build_dataset(request: Request) -> Manifest:
     """
     sources = find_sources(request.inputs, request.mapping, request.layout)
     letters = find_letters(request.retry, sources) if request.retry else {}
+    key = key_of(sources, request.pseudonyms)
     with staged_directory(request.out, overwrite=request.overwrite) as directory:
         work = directory / ".work"
         work.mkdir()
@@ -84,14 +89,20 @@ def build_dataset(request: Request) -> Manifest:
             work=work,
             shards=request.shards or _shards(sources, request.memory_mib, workers),
             threads=math.ceil(workers / len(sources)),
+            pseudonyms=request.pseudonyms,
         )
-        manifest = _build(request, job, sources, letters, directory)
+        manifest = _build(request, job, sources, letters, key, directory)
     _kept_dead_letters(request).unlink(missing_ok=True)
     return manifest
 
 
 def _build(
-    request: Request, job: steps.Job, sources: list[Source], letters: Mapping[str, Letters], directory: Path
+    request: Request,
+    job: steps.Job,
+    sources: list[Source],
+    letters: Mapping[str, Letters],
+    key: str | None,
+    directory: Path,
 ) -> Manifest:
     stages = Stages(job.work)
     with stages.reading(sum(source.size for source in sources)):
@@ -129,7 +140,7 @@ def _build(
         counts=_counts(tally),
         sizes={name: _size(tally, name, counts[name]) for name in SPLITS},
         fingerprints=written.fingerprints,
-        parameters=_parameters(request, sources, limits),
+        parameters=_parameters(request, sources, limits, key),
     )
 
 
@@ -200,7 +211,7 @@ def _first(dead_letters: Path) -> str:
     """The first dead letter in words."""
     with dead_letters.open("rb") as file:
         letter = orjson.loads(next(file))
-    return f"{letter['file']} line {letter['line']}: {letter['detail']}"
+    return f"{letter['file']} line {letter['line']}: {letter['detail'] or letter['reason']}"
 
 
 def _kept_dead_letters(request: Request) -> Path:
@@ -228,7 +239,7 @@ def _size(tally: Tally, name: str, counts: NDArray[np.int64]) -> Size:
     )
 
 
-def _parameters(request: Request, sources: list[Source], limits: Limits) -> dict[str, JsonValue]:
+def _parameters(request: Request, sources: list[Source], limits: Limits, key: str | None) -> dict[str, JsonValue]:
     return {
         "inputs": [source.name for source in sources],
         "columns": dict(sources[0].columns),
@@ -238,6 +249,7 @@ def _parameters(request: Request, sources: list[Source], limits: Limits) -> dict
         "layout": {**vars(request.layout), "header": list(request.layout.header)},
         "from_dead_letter": str(request.retry.path) if request.retry else None,
         "max_bad": request.max_bad,
+        "key": key,
         "bot_clicks": {window: limit for window, limit in vars(limits).items() if limit is not None},
     }
 

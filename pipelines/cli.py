@@ -97,6 +97,9 @@ def sessions(
     recsys sessions --from-dead-letter dataset --time-format '%d.%m.%Y %H:%M' --out mended
     recsys sessions --from-dead-letter dataset --letters by-hand.jsonl --out mended
 
+    With the setting privacy.key (in the environment or the settings file) user ids are hashed in all that the dataset
+    holds, those of an archive that has them so by the same key stay, and dead letters do not quote the lines.
+
     Flags after -- go to Beam; its workers must all see the --out directory.
     """
     import logging
@@ -106,6 +109,7 @@ def sessions(
     from pipelines.boundaries import Boundaries
     from pipelines.build import Request, build_dataset
     from recsys.logs.presets import Preset
+    from recsys.pseudonyms import Pseudonyms
 
     if test_from is not None and test_days is not None:
         raise click.UsageError("--test-from and --test-days exclude each other")
@@ -132,6 +136,7 @@ def sessions(
         shards=shards,
         memory_mib=settings.pipeline.memory_mib,
         overwrite=overwrite,
+        pseudonyms=Pseudonyms.of_settings(settings.privacy),
         beam_flags=[flag for flag in inputs if flag.startswith("--")],
     )
     began = time.monotonic()

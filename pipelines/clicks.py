@@ -13,11 +13,12 @@ from pipelines.pieces import Piece, PieceWriter, partition
 from pipelines.shards import write_whole
 from pipelines.tally import Tally, report, total
 from pipelines.threads import in_threads
-from recsys.columns import Clock, EventColumns
+from recsys.columns import Clock, EventColumns, with_pseudonyms
 from recsys.errors import InputError
 from recsys.logs.blocks import Block, Refused, decode_block, read_blocks
 from recsys.logs.letters import Letters, read_mended, to_json
 from recsys.logs.sources import Source
+from recsys.pseudonyms import Pseudonyms
 
 Decoded = tuple[int, list[tuple[int, bytes]], list[Refused], Tally]
 
@@ -30,10 +31,12 @@ def read_clicks(
     step: str,
     shards: int,
     threads: int,
+    pseudonyms: Pseudonyms | None,
 ) -> Iterator[tuple[int, Piece]]:
     """The clicks of a file as pieces for the shards; dead letters go to ``work/dead``.
 
-    Lines of which there are ``letters``, by file, are read from there.
+    Lines of which there are ``letters``, by file, are read from there. User ids become ``pseudonyms``, where there are
+    any and the file does not have them already.
     A file that breaks off is reported as damaged.
     """
     number, source = numbered
@@ -41,6 +44,8 @@ def read_clicks(
     def decode(part: tuple[Block, Clock]) -> Decoded:
         block, clock = part
         events, refused = decode_block(block, clock)
+        if events is not None and pseudonyms is not None and source.key is None:
+            events = with_pseudonyms(events, pseudonyms)
         return block.position, [] if events is None else partition(events, shards), refused, _count(events, refused)
 
     tallies = []
@@ -57,7 +62,7 @@ def read_clicks(
                 tallies.append(tally)
                 clicks += tally.counts["read"]
                 if refused:
-                    lines = b"".join(to_json(source.name, item) for item in refused)
+                    lines = b"".join(to_json(source.name, item, nameless=pseudonyms is not None) for item in refused)
                     write_whole(work / "dead" / f"{number:06}-{index:08}.jsonl", lines)
                 write_whole(work / "progress" / f"{number:06}", f"{position} {clicks}".encode())
         except InputError as error:

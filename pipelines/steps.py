@@ -30,6 +30,7 @@ from recsys.columns import Clock
 from recsys.logs.letters import Letters
 from recsys.logs.sources import Source
 from recsys.manifest import Split
+from recsys.pseudonyms import Pseudonyms
 from recsys.sessions import Sessions
 from recsys.settings import SessionSettings
 
@@ -37,12 +38,13 @@ from recsys.settings import SessionSettings
 @dataclass(frozen=True)
 class Job:
     """What all steps of a run share: the runner's options, the directory of its intermediate files, how many shards
-    users are spread over, and how many threads read one source."""
+    users are spread over, how many threads read one source, and what user ids become, if not what they are."""
 
     options: PipelineOptions
     work: Path
     shards: int
     threads: int
+    pseudonyms: Pseudonyms | None = None
 
     @property
     def buckets(self) -> int:
@@ -64,7 +66,8 @@ def read_and_cut(
     def build(pipeline: beam.Pipeline) -> None:
         (
             _spread(pipeline, list(enumerate(sources)))
-            | "Read" >> beam.FlatMap(read_clicks, clock, letters, job.work, "read", job.shards, job.threads)
+            | "Read"
+            >> beam.FlatMap(read_clicks, clock, letters, job.work, "read", job.shards, job.threads, job.pseudonyms)
             | "ByShard" >> beam.GroupByKey()
             | "Cut" >> beam.FlatMap(_cut, settings, job.work, job.buckets)
             | "ByBucket" >> beam.GroupByKey()

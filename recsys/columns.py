@@ -8,7 +8,7 @@ log costs nanoseconds a row instead of microseconds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from recsys.events import (
     identifier,
 )
 from recsys.hashing import buffers, hash_texts, rows_with
+from recsys.pseudonyms import Pseudonyms
 from recsys.sessions import NO_ID
 from recsys.times import TimeUnit, in_milliseconds, plain_times
 
@@ -128,6 +129,13 @@ def decode_columns(
         event_ids=_hash_ids(joined("event_id", lambda event: event.id or "", "")),
         sessions=sessions,
     ), rejections
+
+
+def with_pseudonyms(events: EventColumns, pseudonyms: Pseudonyms) -> EventColumns:
+    """The events with their user ids hashed, each different one once."""
+    encoded = events.users.dictionary_encode()
+    names = pa.array(map(pseudonyms.of, encoded.dictionary.to_pylist()), pa.large_string())
+    return replace(events, users=names.take(encoded.indices))
 
 
 def decode_fields(fields: Mapping[str, Any], clock: Clock, has_session: bool = False) -> _Slow:

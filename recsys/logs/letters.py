@@ -18,11 +18,11 @@ from recsys.logs.sources import Layout, Source, find_sources
 
 
 class Letter(NamedTuple):
-    """A line (from 1) of a file that was refused, and its text, which people may have mended since."""
+    """A line (from 1) of a file that was refused, and its text, which people may have mended since; None: withheld."""
 
     file: str
     line: int
-    text: str
+    text: str | None
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,11 @@ class Letters:
                 line = letter.line
 
 
-def to_json(file: str, refused: Refused) -> bytes:
-    """A dead letter as a line of its file."""
-    letter = {"file": file, "line": refused.line, "reason": refused.reason, "detail": refused.detail}
-    return orjson.dumps(letter | {"text": _text(refused.text)}) + b"\n"
+def to_json(file: str, refused: Refused, *, nameless: bool = False) -> bytes:
+    """A dead letter as a line of its file; one that is ``nameless`` quotes nothing, since the text may name a user."""
+    place = {"file": file, "line": refused.line, "reason": refused.reason}
+    quoted = {"detail": "", "text": None} if nameless else {"detail": refused.detail, "text": _text(refused.text)}
+    return orjson.dumps(place | quoted) + b"\n"
 
 
 def find_letters(retry: Retry, sources: Sequence[Source]) -> dict[str, Letters]:
@@ -101,7 +102,7 @@ def find_letters(retry: Retry, sources: Sequence[Source]) -> dict[str, Letters]:
 def read_mended(source: Source, clock: Clock, letters: Letters) -> Iterator[tuple[Block, Clock]]:
     """The file block by block, each with its clock; what stands in a letter is read from there, as the letter says.
 
-    A letter that nobody mended may have but part of its line, or not its bytes, so the line itself is read then.
+    A letter that nobody mended may have but part of its line, or nothing, so the line itself is read then.
 
     Raises:
         InputError: the file is damaged, or is not the one that the letters came from.
@@ -127,7 +128,7 @@ def _mend(
     if (strangers := np.flatnonzero(records.lines[places] != lines)).size:
         raise _stranger(due[int(strangers[0])])
     before = [records[place] for place in places.tolist()]
-    same = [_text(line) == letter.text for line, letter in zip(before, due, strict=True)]
+    same = [letter.text in (None, _text(line)) for line, letter in zip(before, due, strict=True)]
     if block.records is None and all(same):  # too long to be held whole
         yield block, clock
         return
@@ -135,7 +136,9 @@ def _mend(
     if len(rest):
         others = Records.of([records[place] for place in rest.tolist()], records.lines[rest])
         yield text_block(source, others, block.position), clock
-    after = [line if kept else letter.text.encode() for line, kept, letter in zip(before, same, due, strict=True)]
+    after = [
+        line if kept else (letter.text or "").encode() for line, kept, letter in zip(before, same, due, strict=True)
+    ]
     yield text_block(letters.source, Records.of(after, lines), block.position), letters.clock
 
 
@@ -156,7 +159,7 @@ def _letter(path: Path, raw: bytes) -> Letter:
         letter = Letter(value["file"], value["line"], value["text"])
     except (orjson.JSONDecodeError, LookupError, TypeError):
         raise InputError(f"{path}: no dead letter: {_text(raw)[:200]}") from None
-    if tuple(map(type, letter)) != (str, int, str):
+    if tuple(map(type, letter)) not in ((str, int, str), (str, int, type(None))):
         raise InputError(f"{path}: no dead letter: {_text(raw)[:200]}")
     return letter
 

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from recsys.errors import InputError, MissingInputError
 from recsys.logs import avro
 from recsys.logs.delimited import header_of
+from recsys.pseudonyms import KEY_METADATA
 
 Format = Literal["csv", "jsonl", "parquet", "avro"]
 
@@ -82,6 +83,7 @@ class Source:
         header: all columns, in order (CSV only).
         headless: no line of the file says so.
         events: as in :class:`Layout` (JSON lines only).
+        key: what the key is called by which the user ids are hashed already (Parquet that says so).
     """
 
     name: str
@@ -93,6 +95,7 @@ class Source:
     delimiter: str = ","
     headless: bool = False
     events: str = ""
+    key: str | None = None
 
     @contextmanager
     def open(self) -> Iterator[OpenFile]:
@@ -159,8 +162,8 @@ def _inspect(path: Path, mapping: Mapping[str, str], layout: Layout) -> Source |
         start = file.read(4)
     compression = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
     if start == _PARQUET or path.suffix in (".parquet", ".pq"):
-        names = _parquet_columns(path)
-        return Source(str(path), path.stat().st_size, "parquet", None, _resolve(path, names, mapping))
+        names, key = _parquet_columns(path)
+        return Source(str(path), path.stat().st_size, "parquet", None, _resolve(path, names, mapping), key=key)
     if start == avro.MAGIC:
         return Source(str(path), path.stat().st_size, "avro", None, _resolve(path, avro.names(path), mapping))
     try:
@@ -179,14 +182,17 @@ def _inspect(path: Path, mapping: Mapping[str, str], layout: Layout) -> Source |
     return Source(str(path), size, "csv", compression, columns, header, delimiter, headless=bool(layout.header))
 
 
-def _parquet_columns(path: Path) -> list[str]:
+def _parquet_columns(path: Path) -> tuple[list[str], str | None]:
+    """The names of the columns, and what the key is called by which user ids are hashed."""
     try:
-        names = list(pq.read_schema(path).names)
+        schema = pq.read_schema(path)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a Parquet file, or damaged: {error}") from None
+    names = list(schema.names)
     if len(set(names)) != len(names):
         raise InputError(f"{path}: the schema names a column twice: {', '.join(names)}")
-    return names
+    key = (schema.metadata or {}).get(KEY_METADATA)
+    return names, None if key is None else key.decode()
 
 
 def _json_keys(head: bytes, events: str) -> list[str]:

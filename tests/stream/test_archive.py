@@ -163,9 +163,12 @@ def shop_clicks() -> list[ClickEvent]:
     return made
 
 
+@pytest.mark.parametrize("secret", ["", SECRET])
 def test_sessions_of_the_archive_are_those_of_the_log(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secret: str
 ) -> None:
+    """With user ids in clear, and with the same key for both."""
+    monkeypatch.setenv("RECSYS_PRIVACY__KEY", secret)
     made, log, out = shop_clicks(), tmp_path / "clicks.jsonl", tmp_path / "archive"
     log.write_bytes(b"".join(encode(event) + b"\n" for event in made))
     for part in (made[:700], made[700:]):
