@@ -65,10 +65,7 @@ def staged_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
         raise RecsysError(f"{target} exists already: choose another name, or pass --overwrite")
     target.parent.mkdir(parents=True, exist_ok=True)
     with locked(target.parent):
-        for path in leftovers(target, _PART):
-            with locked(path, wait=False) as free:
-                if free:
-                    shutil.rmtree(path)
+        clear_leftovers(target)
         staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-", suffix=_PART))
         lock = ExitStack()
         lock.enter_context(locked(staging))
@@ -89,6 +86,17 @@ def staged_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
         raise
     finally:
         lock.close()
+
+
+def clear_leftovers(target: Path) -> None:
+    """Delete what killed processes left of ``target``; what was replaced stays until its replacement stands."""
+    for path in leftovers(target, _PART):
+        with locked(path, wait=False) as free:
+            if free:
+                shutil.rmtree(path)
+    if target.exists():
+        for path in leftovers(target, _OLD):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def leftovers(target: Path, *kinds: str) -> list[Path]:

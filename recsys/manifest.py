@@ -29,7 +29,7 @@ class Counts(_Model):
     """What became of every line read.
 
     ``rejected`` lines are in the dead letter; ``filtered`` events fell to the session settings, ``cut`` events to the
-    time split. Each is by reason.
+    time split. Each is by reason. ``forgotten`` ones were kept or rejected, and taken out since.
     """
 
     read: int
@@ -39,6 +39,7 @@ class Counts(_Model):
     rejected: dict[str, int] = {}
     filtered: dict[str, int] = {}
     cut: dict[str, int] = {}
+    forgotten: int = 0
 
     def fates(self) -> dict[str, int]:
         """Every count by name, for people; all after the first, ``read``, add up to it."""
@@ -47,7 +48,7 @@ class Counts(_Model):
         parts = {"rejected": self.rejected, "filtered": self.filtered, "cut by the split": self.cut}
         for heading, part in parts.items():
             found |= {f"{heading}: {reason.replace('_', ' ')}": n for reason, n in part.items()}
-        return found
+        return found | ({"forgotten": self.forgotten} if self.forgotten else {})
 
     def check(self) -> None:
         """Refuse counts that do not add up.
@@ -56,7 +57,7 @@ class Counts(_Model):
             DatasetError: events were lost or invented on the way.
         """
         parts = [self.rejected, self.filtered, self.cut]
-        total = self.kept + self.duplicates + self.repeats + sum(sum(part.values()) for part in parts)
+        total = self.kept + self.duplicates + self.repeats + self.forgotten + sum(sum(part.values()) for part in parts)
         if total != self.read:
             raise DatasetError(f"counts do not add up: {self.read} events read, {total} accounted for: {self}")
 

@@ -122,6 +122,12 @@ class Store:
             refused = await self._save(keys=keys, args=[0 if keep_life else self._ttl_ms, *values])
         return {writes[user - 1].user_id for user in refused}
 
+    async def forget(self, users: Sequence[str]) -> int:
+        """Delete the states and lists of these users; says how many keys there were."""
+        keys = [self.key(kind, user) for user in users for kind in ("s", "l")]
+        async with self._reachable():
+            return int(await self._redis.delete(*keys)) if keys else 0
+
     async def users(self, count: int) -> AsyncIterator[list[str]]:
         """All users that have a state, about ``count`` at a time; one may come twice, or not if he is new."""
         start = f"{self._prefix}:s:{{"

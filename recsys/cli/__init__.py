@@ -19,7 +19,8 @@ from recsys.errors import IO_ERROR, RecsysError
 GROUP = "recsys.commands"
 # The order of work.
 ORDER = ["demo", "generate", "sessions", "profile", "train", "tune", "evaluate", "recommend"]
-ORDER += ["publish", "promote", "rollback", "services", "worker", "replay", "dead-letter", "archive", "api", "settings"]
+ORDER += ["publish", "promote", "rollback", "services", "worker", "replay", "dead-letter", "archive", "forget", "api"]
+ORDER += ["settings"]
 
 
 class Commands(click.Group):

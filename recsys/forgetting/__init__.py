@@ -1,0 +1,1 @@
+"""Datasets and archives without the users who want to be forgotten."""

@@ -1,0 +1,97 @@
+"""An archive without some users: their clicks, the dead letters that name them, and what other clicks say of them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recsys.archive import Archive, Change, Position, write_clicks
+from recsys.forgetting.users import Removed, Users, rows_of, without
+
+TEXTS = ("event_id", "context", "extra")
+
+
+def forget_in_archive(path: Path, users: Users) -> Removed:
+    """Take the users out of the archive at ``path``, all at once or not at all; where to go on stays.
+
+    Raises:
+        MissingInputError: there is no archive.
+        RecsysError: an archiver is at work on it.
+        SettingsError: its user ids are hashed by another key than the one that is set.
+    """
+    with Archive.open(path) as archive:
+        position = archive.position
+        assert position is not None  # or it would not be open
+        ids = users.ids(position.key, path)
+        with archive.change(position) as change:
+            removed = Removed()
+            for file in archive.clicks():
+                removed = _add(removed, _clicks(file, archive, change, users, ids))
+            for file in archive.dead_letters():
+                removed = _add(removed, _dead_letters(file, archive, change, users))
+            change.position = _lowered(change.position, removed)
+    return removed
+
+
+def _add(first: Removed, second: Removed) -> Removed:
+    return Removed(**{name: n + getattr(second, name) for name, n in vars(first).items()})
+
+
+def _lowered(position: Position, removed: Removed) -> Position:
+    """The position when so much is gone."""
+    counts = position.counts.model_copy(
+        update={
+            "clicks": position.counts.clicks - removed.clicks,
+            "dead_letters": position.counts.dead_letters - removed.dead_letters,
+            "forgotten": position.counts.forgotten + removed.clicks + removed.dead_letters,
+        }
+    )
+    return position.model_copy(update={"counts": counts})
+
+
+def _clicks(file: Path, archive: Archive, change: Change, users: Users, ids: Collection[str]) -> Removed:
+    table = pq.ParquetFile(file).read()
+    kept = without(table, rows_of(table["user_id"], ids))
+    removed = Removed(clicks=len(table) - len(kept))
+    for name in TEXTS:
+        texts = kept[name].to_pylist()
+        named = pa.array(map(users.named_in, texts), pa.bool_())
+        if count := pc.sum(named).as_py():
+            place = kept.schema.get_field_index(name)
+            kept = kept.set_column(place, name, pc.if_else(named, pa.scalar(None, pa.string()), kept[name]))
+            removed = replace(removed, texts=removed.texts + count)
+    if not removed:
+        return removed
+    path = file.relative_to(archive.path).as_posix()
+    if len(kept):
+        write_clicks(change.new_file(path), kept, change.position.key)
+    else:
+        change.gone.append(path)
+    return replace(removed, files=1)
+
+
+def _dead_letters(file: Path, archive: Archive, change: Change, users: Users) -> Removed:
+    lines = file.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if not _names(orjson.loads(line), users)]
+    if len(kept) == len(lines):
+        return Removed()
+    path = file.relative_to(archive.path).as_posix()
+    if kept:
+        change.new_file(path).write_bytes(b"".join(kept))
+    else:
+        change.gone.append(path)
+    return Removed(dead_letters=len(lines) - len(kept), files=1)
+
+
+def _names(letter: dict[str, object], users: Users) -> bool:
+    texts = [str(letter.get(name) or "") for name in ("key", "value", "detail")]
+    if letter.get("encoding") == "base64":
+        texts.append(base64.b64decode(str(letter["value"])).decode(errors="replace"))
+    return any(map(users.named_in, texts))

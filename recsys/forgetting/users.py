@@ -1,0 +1,83 @@
+"""Who is to be forgotten, and how tables and texts name them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recsys.errors import SettingsError
+from recsys.pseudonyms import Pseudonyms
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What was taken away. ``texts`` are values of other users' clicks that named one of the users, now empty."""
+
+    clicks: int = 0
+    sessions: int = 0
+    dead_letters: int = 0
+    bots: int = 0
+    texts: int = 0
+    files: int = 0
+
+    def __bool__(self) -> bool:
+        return any(vars(self).values())
+
+
+class Users:
+    """The users, by their ids in clear; ``pseudonyms`` are those of the key that is set."""
+
+    def __init__(self, ids: Collection[str], pseudonyms: Pseudonyms | None) -> None:
+        self._ids, self._pseudonyms = frozenset(ids), pseudonyms
+        names = self._ids | ({pseudonyms.of(user) for user in ids} if pseudonyms else set())
+        # As they are, and as JSON and CSV write them; longer ones first, and never as a part of a longer word.
+        forms = {form for name in names for form in _written(name)}
+        words = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
+        self._named = re.compile(rf"(?<!\w)(?:{words})(?!\w)")
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def ids(self, key: str | None, where: Path) -> frozenset[str]:
+        """Their ids as ``where`` has them: hashed by the key that is called ``key``, or in clear.
+
+        Raises:
+            SettingsError: that key is not the one that is set.
+        """
+        if key is None:
+            return self._ids
+        if self._pseudonyms is None or self._pseudonyms.key != key:
+            raise SettingsError(f"settings: privacy.key: {where} has user ids hashed by the key {key}: set it")
+        return frozenset(map(self._pseudonyms.of, self._ids))
+
+    def named_in(self, text: str | None) -> bool:
+        """Whether a text names one of them."""
+        return text is not None and self._named.search(text) is not None
+
+
+def rows_of(column: pa.ChunkedArray, ids: Collection[str]) -> pa.ChunkedArray:
+    """Where a column of user ids has one of ``ids``."""
+    texts = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    return pc.is_in(texts, value_set=pa.array(ids, texts.type))
+
+
+def without(table: pa.Table, rows: pa.ChunkedArray) -> pa.Table:
+    """The table without the marked rows, in whose words nothing of them is left."""
+    kept = table.filter(pc.invert(rows))
+    for place, column in enumerate(kept.columns):
+        if pa.types.is_dictionary(column.type):  # its words would stay
+            anew = column.cast(column.type.value_type).combine_chunks().dictionary_encode().cast(column.type)
+            kept = kept.set_column(place, table.schema.field(place), anew)
+    return kept
+
+
+def _written(name: str) -> set[str]:
+    texts = {name, name.replace('"', '""'), json.dumps(name)[1:-1], orjson.dumps(name).decode()[1:-1]}
+    return texts | {json.dumps(text)[1:-1] for text in texts}

@@ -1,0 +1,235 @@
+"""``recsys forget``: afterwards no byte names the user, and all else is as if the user had never clicked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+from recsys.archive import SCHEMA, Archive, Counts, Position, write_clicks
+from recsys.cli.forget import forget
+from recsys.dataset import Dataset
+from recsys.forgetting.users import Users, rows_of, without
+from recsys.pseudonyms import Pseudonyms
+from recsys.settings import RedisSettings
+from recsys.store import Store, Write
+from stream.dead_letter import DeadLetter, Record
+from tests.pipelines.conftest import Run, good_rows
+from tests.pipelines.test_privacy import SECRET, everything, name_of
+
+START = 1_704_067_200_000
+USER = "u017"
+FLAGS = ("--bot-clicks-per-minute", "30", "--test-from", "2024-01-02", "--validation-days", "0")
+
+
+@pytest.fixture(params=["", SECRET], ids=["clear", "hashed"])
+def secret(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The key by which ids are hashed, or none."""
+    monkeypatch.setenv("RECSYS_PRIVACY__KEY", request.param)
+    value: str = request.param
+    return value
+
+
+def run_forget(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(forget, [*map(str, arguments), "--yes", "--json"], catch_exceptions=False)
+
+
+def removed_from(place: Path, *arguments: str | Path) -> dict[str, int]:
+    found: dict[str, int] = json.loads(run_forget(*arguments).stdout)[str(place)]
+    return {name: n for name, n in found.items() if n}
+
+
+def bot(user: str) -> list[str]:
+    return [f"{user},i{click % 3},{START + 1000 * click}" for click in range(50)]
+
+
+def write_log(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(["user_id,item_id,timestamp", *lines]) + "\n")
+    return path
+
+
+def test_a_dataset_is_as_if_the_user_had_never_clicked(run: Run, secret: str, tmp_path: Path) -> None:
+    """But for what was read, which stays, and for letters whose text the key has withheld, which name nobody."""
+    bad = "i1,never"
+    others = [row for row in good_rows() if USER not in row] + [*bot("u888"), f"u888,{bad}", f"u0170,{bad}"]
+    hers = [row for row in good_rows() if USER in row] + [*bot("u999"), f"{USER},{bad}", f'"{USER}",{bad}']
+    dataset = run(write_log(tmp_path / "all.csv", *others[:9], *hers, *others[9:]), *FLAGS).out
+    rebuilt = run(write_log(tmp_path / "rest.csv", *others), *FLAGS, out=tmp_path / "rebuilt").dataset.manifest
+    before = Dataset.open(dataset).manifest
+
+    letters = 0 if secret else 2
+    found = removed_from(dataset, USER, "u999", "--dataset", dataset)
+    assert found.pop("dead_letters", 0) == letters
+    assert found == {"clicks": 4, "sessions": 1, "bots": 1, "files": 2 if secret else 3}
+    after = Dataset.open(dataset).manifest
+    assert after.content_hash == rebuilt.content_hash
+    assert after.sizes == rebuilt.sizes
+    assert after.parameters == before.parameters
+    after.counts.check()
+    assert (after.counts.read, after.counts.forgotten) == (before.counts.read, 4 + letters)
+    assert after.counts.kept == rebuilt.counts.kept
+    said = everything(dataset).replace("u0170", "")
+    for name in (USER, "u999", name_of(USER), name_of("u999")):
+        assert name not in said
+    assert (name_of("u888") if secret else "u888") in said
+    assert removed_from(dataset, USER, "--dataset", dataset) == {}
+    assert Dataset.open(dataset).manifest == after
+
+
+def test_models_keep_their_rows(run: Run, tmp_path: Path) -> None:
+    """An item that nobody else clicked stays, with a count of 0."""
+    only = [f"only,rare,{START + 60_000 * click}" for click in range(0, 60, 2)]
+    alone = ("--no-collapse-repeats", "--test-days", "0", "--validation-days", "0")
+    dataset = run(write_log(tmp_path / "clicks.csv", *good_rows(), *only), *alone).dataset
+    assert removed_from(dataset.path, "only", "--dataset", dataset.path)["sessions"] == 1
+    after = Dataset.open(dataset.path)
+    assert list(after.vocabulary.ids) == list(dataset.vocabulary.ids)
+    assert after.vocabulary.counts[after.vocabulary.row("rare")] == 0
+    assert int(after.vocabulary.counts.sum()) == after.development().events
+
+
+def test_what_is_not_the_datasets_own_is_not_thrown_away(run: Run, log: Callable[..., Path]) -> None:
+    dataset = run(log()).out
+    (dataset / "notes.txt").write_text("mine")
+    with pytest.raises(Exception, match=r"notes\.txt: is no file of the dataset"):
+        run_forget(USER, "--dataset", dataset)
+    assert (dataset / "notes.txt").read_text() == "mine"
+
+
+def test_what_a_killed_run_left_of_the_dataset_goes(run: Run, log: Callable[..., Path]) -> None:
+    dataset = run(log()).out
+    for name in (".dataset-killed_0.part", ".dataset-killed_0.old"):
+        shutil.copytree(dataset, dataset.parent / name / "dataset")
+    run_forget("nobody", "--dataset", dataset)
+    assert sorted(each.name for each in dataset.parent.iterdir()) == ["clicks.csv", "dataset"]
+
+
+def test_the_letters_of_a_refused_build_are_searched(run: Run, log: Callable[..., Path]) -> None:
+    clicks = log()
+    dataset = run(clicks).out
+    assert run(log(*[f"{USER},i1,never", "u018,i1,never"] * 40, name="bad.csv"), "--overwrite").code == 65
+    beside = dataset.with_name("dataset.dead-letter.jsonl")
+    assert removed_from(dataset, USER, "--dataset", dataset)["dead_letters"] == 40
+    assert USER not in beside.read_text()
+    assert len(beside.read_text().splitlines()) == 40
+    assert f"built from {clicks}: these still have" in run_forget(USER, "--dataset", dataset).stderr
+
+
+def make_archive(path: Path, secret: str) -> None:
+    """Two days of three users' clicks, one of whom speaks of another, and a dead letter of each and of nobody."""
+    pseudonyms = Pseudonyms(secret.encode()) if secret else None
+    key = pseudonyms.key if pseudonyms else None
+    rows: list[dict[str, Any]] = []
+    for offset, user in enumerate([USER, "u018", "u0170", USER]):
+        context = json.dumps({"friend": USER}) if user == "u018" and not secret else None
+        fields = {"user_id": pseudonyms.of(user) if pseudonyms else user, "item_id": "i", "context": context}
+        rows.append(fields | {"timestamp": START, "event_type": "view", "partition": 0, "offset": offset})
+    records = [Record(None, value, 0, 9, START) for value in (f'{{"user_id":"{USER}"}}'.encode(), b"\xffu017", b"not")]
+    letters = [line_of(DeadLetter(record, "reason", "detail"), secret) for record in records]
+    with Archive.open(path, create=True) as archive, archive.change(Position(topic="clicks", key=key)) as change:
+        write_clicks(change.new_file(f"2024-01-01/{change.name}.parquet"), pa.Table.from_pylist(rows, SCHEMA), key)
+        write_clicks(change.new_file(f"2024-01-02/{change.name}.parquet"), pa.Table.from_pylist(rows[:1], SCHEMA), key)
+        change.new_dead_letters().write_text("".join(letters))
+        counts = Counts(records=8, clicks=5, dead_letters=3)
+        change.position = change.position.model_copy(update={"counts": counts, "offsets": {0: 10}})
+
+
+def line_of(letter: DeadLetter, secret: str) -> str:
+    return ('{"reason": "reason", "partition": 0, "offset": 9}' if secret else letter.encode("clicks").decode()) + "\n"
+
+
+def test_an_archive_is_without_the_user(secret: str, tmp_path: Path) -> None:
+    path = tmp_path / "archive"
+    make_archive(path, secret)
+    letters, texts = (0, 0) if secret else (2, 1)
+    found = removed_from(path, USER, "--archive", path)
+    assert (found["clicks"], found.get("dead_letters", 0), found.get("texts", 0)) == (3, letters, texts)
+    with Archive.open(path) as archive:
+        assert [file.parent.name for file in archive.clicks()] == ["2024-01-01"]
+        assert archive.position is not None
+        assert archive.position.offsets == {0: 10}
+        counts = Counts(records=8, clicks=2, dead_letters=3 - letters, forgotten=3 + letters)
+        assert archive.position.counts == counts
+        assert pq.read_schema(archive.clicks()[0]).metadata == (pq_metadata(archive.position.key))
+    said = everything(path).replace("u0170", "")
+    assert USER not in said
+    assert name_of(USER) not in said
+    assert not (path / "2024-01-02").exists()
+    assert removed_from(path, USER, "--archive", path) == {}
+
+
+def pq_metadata(key: str | None) -> dict[bytes, bytes] | None:
+    return None if key is None else {b"recsys.pseudonyms": key.encode()}
+
+
+def test_hashed_ids_want_their_key(run: Run, log: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECSYS_PRIVACY__KEY", SECRET)
+    dataset = run(log()).out
+    for other in ("", "another secret of a shop"):
+        monkeypatch.setenv("RECSYS_PRIVACY__KEY", other)
+        with pytest.raises(Exception, match=r"privacy\.key: .* has user ids hashed by the key"):
+            run_forget(USER, "--dataset", dataset)
+
+
+def test_the_store_forgets(store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix = uuid.uuid4().hex
+    monkeypatch.setenv("REDIS_URL", store_url)
+    monkeypatch.setenv("RECSYS_REDIS__PREFIX", prefix)
+
+    async def states() -> list[bytes | None]:
+        store = Store(RedisSettings(url=store_url, prefix=prefix))
+        await store.save([Write(user, None, b"state", b"list") for user in ("odd}%id", "other")])
+        (tmp_path / "gone.txt").write_text("odd}%id\nnobody\n")
+        result = await asyncio.to_thread(run_forget, "--users-from", tmp_path / "gone.txt", "--store")
+        assert json.loads(result.stdout) == {"store": {"keys": 2}}
+        found = [*await store.states(["odd}%id", "other"]), *await store.lists(["odd}%id", "other"])]
+        await store.close()
+        return found
+
+    assert asyncio.run(states()) == [None, b"state", None, b"list"]
+
+
+def test_nothing_happens_without_a_yes_or_a_place(tmp_path: Path) -> None:
+    make_archive(tmp_path / "archive", "")
+    asked = CliRunner().invoke(forget, [USER, "--archive", str(tmp_path / "archive")], input="n\n")
+    assert asked.exit_code == 1
+    assert "Take 1 users out of" in asked.stderr
+    assert USER in everything(tmp_path / "archive")
+    assert CliRunner().invoke(forget, [USER]).exit_code == 2
+    assert CliRunner().invoke(forget, ["--store"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("user", "text", "named"),
+    [
+        ("u1", '{"user_id":"u1"}', True),
+        ("u1", "u1,i", True),
+        ("u1", "u12,i", False),
+        ("u1", "nu1", False),
+        ('a"b', '"a""b",i', True),
+        ('a"b', r'{"user_id": "a\"b"}', True),
+        ("é", r'{"user_id": "\u00e9"}', True),
+        ("1", "1,17,1704067200000", True),
+        ("a.b", "aXb", False),
+        ("(", "a ( b", True),
+    ],
+)
+def test_texts_name_users_as_words(user: str, text: str, named: bool) -> None:
+    assert Users([user], None).named_in(text) is named
+
+
+def test_words_of_a_dictionary_go_too() -> None:
+    table = pa.table({"user": pa.array(["gone", "here", "gone"]).dictionary_encode(), "n": [1, 2, 3]})
+    kept = without(table, rows_of(table["user"], {"gone"}))
+    assert kept.to_pylist() == [{"user": "here", "n": 2}]
+    assert kept.schema == table.schema
+    assert "gone" not in str(kept["user"].chunk(0).dictionary)
