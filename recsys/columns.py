@@ -126,7 +126,7 @@ def decode_columns(
         items=joined("item_id", lambda event: event.item, ""),
         times=np.concatenate((times, [event.time for event in slow])).astype(np.int64),
         types=pc.if_else(pc.equal(types, ""), DEFAULT_EVENT_TYPE, types) if "event_type" in columns else types,
-        event_ids=_hash_ids(joined("event_id", lambda event: event.id or "", "")),
+        event_ids=hash_event_ids(joined("event_id", lambda event: event.id or "", "")),
         sessions=sessions,
     ), rejections
 
@@ -205,7 +205,7 @@ def _plain_texts(column: pa.Array, limit: int, optional: bool) -> tuple[pa.Large
     return texts, right if optional else right & (lengths > 0)
 
 
-def _hash_ids(ids: pa.LargeStringArray) -> NDArray[np.uint64]:
+def hash_event_ids(ids: pa.LargeStringArray) -> NDArray[np.uint64]:
     """Hashes of the event ids; an absent id is :data:`NO_ID`, and no id hashes to it."""
     lengths = np.diff(buffers(ids)[0])
     if not lengths.any():

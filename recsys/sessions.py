@@ -100,12 +100,13 @@ class Sessions:
 class Assembled:
     """What :func:`assemble` made: the sessions, whose they are, and what it left out.
 
-    ``users`` is int64 ``[sessions]``, the user code of each session. Events in equals
-    ``sessions.events + duplicates + repeats``.
+    ``users`` is int64 ``[sessions]``, the user code of each session; ``rows`` is int64 ``[events]``, where each
+    event of the sessions stood in the columns. Events in equals ``sessions.events + duplicates + repeats``.
     """
 
     sessions: Sessions
     users: NDArray[np.int64]
+    rows: NDArray[np.int64]
     duplicates: int
     repeats: int
 
@@ -131,6 +132,7 @@ def assemble(
     duplicates = int(len(keep) - np.count_nonzero(keep))
     if duplicates:
         users, items, times, types = users[keep], items[keep], times[keep], types[keep]
+        order = order[keep]
 
     opens = np.ones(len(items), np.bool_)
     opens[1:] = (users[1:] != users[:-1]) | starts_session(times[:-1], times[1:], rule.gap_ms)
@@ -139,7 +141,7 @@ def assemble(
     starts = np.append(np.flatnonzero(opens), len(items)).astype(np.int64)
     sessions = Sessions(items, times, types, starts)
     return Assembled(
-        sessions.keep_events(keep), users[starts[:-1]], duplicates, int(len(keep) - np.count_nonzero(keep))
+        sessions.keep_events(keep), users[starts[:-1]], order[keep], duplicates, int(len(keep) - np.count_nonzero(keep))
     )
 
 

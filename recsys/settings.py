@@ -93,6 +93,17 @@ class PipelineSettings(Section):
     )
 
 
+class StreamingSettings(Section):
+    """How sessions are closed while clicks come in (`recsys stream-sessions`)."""
+
+    allowed_lateness_minutes: float = Field(
+        60.0, ge=0, description="A click that comes up to this much behind newer ones still finds its session open."
+    )
+    close_every_minutes: float = Field(5.0, gt=0, description="How often, by the clicks' time, sessions are closed.")
+    remember_ids_hours: float = Field(24.0, ge=0, description="Event ids of closed sessions are known so much longer.")
+    shards: int = Field(16, ge=1, le=10_000, description="Parts that users are spread over; so many workers at most.")
+
+
 class ModelSettings(Section):
     """The shape of the network. Travels inside every model bundle."""
 
@@ -303,6 +314,7 @@ class Settings(BaseSettings):
     bundles: Path = Field(Path("bundles"), description="Directory of published model bundles.")
     sessions: SessionSettings = SessionSettings()
     pipeline: PipelineSettings = PipelineSettings()
+    streaming: StreamingSettings = StreamingSettings()
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
     kafka: KafkaSettings = KafkaSettings()

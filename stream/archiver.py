@@ -16,10 +16,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from recsys.archive import Archive, Counts, Position
 from recsys.errors import RecsysError, SettingsError, UnavailableError
 from recsys.pseudonyms import Pseudonyms
+from recsys.reading import REQUEST_SECONDS, Place, away, consumer_of, read_ends
 from recsys.service_log import announce
 from recsys.settings import Settings
 from stream.harvest import Harvest
-from stream.reading import REQUEST_SECONDS, Place, away, consumer_of, read_ends
 from stream.topic import START_SECONDS, Topic
 
 log = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from recsys.errors import EventError, MissingInputError
 from recsys.events import identifier
+from recsys.reading import REQUEST_SECONDS, away, consumer_of, read, read_ends
 from recsys.settings import KafkaSettings
 from stream.letters import Letter, Letters, Selection
-from stream.reading import REQUEST_SECONDS, away, consumer_of, read, read_ends
 from stream.replay import connect, flush, produce
 
 CHUNK = 500  # letters between two commits: killed in between, a replay sends at most so many a second time

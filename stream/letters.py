@@ -13,8 +13,8 @@ import orjson
 from confluent_kafka import Message
 
 from recsys.events import MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS
+from recsys.reading import Place, read, read_ends
 from recsys.settings import KafkaSettings
-from stream.reading import Place, read, read_ends
 
 
 @dataclass(frozen=True)

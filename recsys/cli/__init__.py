@@ -18,7 +18,7 @@ from recsys.errors import IO_ERROR, RecsysError
 
 GROUP = "recsys.commands"
 # The order of work.
-ORDER = ["demo", "generate", "sessions", "profile", "train", "tune", "evaluate", "recommend"]
+ORDER = ["demo", "generate", "sessions", "stream-sessions", "profile", "train", "tune", "evaluate", "recommend"]
 ORDER += ["publish", "promote", "rollback", "services", "worker", "replay", "dead-letter", "archive", "forget", "api"]
 ORDER += ["settings"]
 

@@ -63,7 +63,7 @@ class Letters:
 def to_json(file: str, refused: Refused, *, nameless: bool = False) -> bytes:
     """A dead letter as a line of its file; one that is ``nameless`` quotes nothing, since the text may name a user."""
     place = {"file": file, "line": refused.line, "reason": refused.reason}
-    quoted = {"detail": "", "text": None} if nameless else {"detail": refused.detail, "text": _text(refused.text)}
+    quoted = {"detail": "", "text": None} if nameless else {"detail": refused.detail, "text": text_of(refused.text)}
     return orjson.dumps(place | quoted) + b"\n"
 
 
@@ -128,7 +128,7 @@ def _mend(
     if (strangers := np.flatnonzero(records.lines[places] != lines)).size:
         raise _stranger(due[int(strangers[0])])
     before = [records[place] for place in places.tolist()]
-    same = [letter.text in (None, _text(line)) for line, letter in zip(before, due, strict=True)]
+    same = [letter.text in (None, text_of(line)) for line, letter in zip(before, due, strict=True)]
     if block.records is None and all(same):  # too long to be held whole
         yield block, clock
         return
@@ -149,7 +149,8 @@ def _records(block: Block) -> Records:
     return Records.of([block.parsed.head], np.array([block.parsed.line]))
 
 
-def _text(line: bytes) -> str:
+def text_of(line: bytes) -> str:
+    """The text of a line as letters have it: of what is no UTF-8 too, and no more than so much."""
     return line[:KEPT_BYTES].decode(errors="backslashreplace").rstrip("\r")
 
 
@@ -158,9 +159,9 @@ def _letter(path: Path, raw: bytes) -> Letter:
         value = orjson.loads(raw)
         letter = Letter(value["file"], value["line"], value["text"])
     except (orjson.JSONDecodeError, LookupError, TypeError):
-        raise InputError(f"{path}: no dead letter: {_text(raw)[:200]}") from None
+        raise InputError(f"{path}: no dead letter: {text_of(raw)[:200]}") from None
     if tuple(map(type, letter)) not in ((str, int, str), (str, int, type(None))):
-        raise InputError(f"{path}: no dead letter: {_text(raw)[:200]}")
+        raise InputError(f"{path}: no dead letter: {text_of(raw)[:200]}")
     return letter
 
 

@@ -1,0 +1,81 @@
+"""The whole streaming job: from the click topic to the directory of closed sessions."""
+
+# mypy: disable-error-code="no-untyped-call"
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipelines.arrivals import Intake
+from pipelines.build import LOCAL_RUNNER
+from pipelines.closed_files import read_counts
+from pipelines.streaming import Streaming, close_sessions
+from pipelines.topic import ReadClicks, read_until_now
+from recsys.errors import RecsysError
+from recsys.pseudonyms import Pseudonyms
+from recsys.reading import read_ends
+from recsys.settings import Settings
+
+HOUR_MS, MINUTE_MS = 3_600_000, 60_000
+FOREVER_MS = 1 << 42  # a tick that comes once
+
+
+@dataclass(frozen=True)
+class StreamRequest:
+    """What to close: the topic that ``settings`` name goes to ``out``, until stopped or ``until_now``.
+
+    ``resume`` goes on in a directory that is there, from the state that the runner has kept.
+    """
+
+    out: Path
+    settings: Settings
+    until_now: bool = False
+    resume: bool = False
+    beam_flags: Sequence[str] = ()
+
+
+def stream_sessions(request: StreamRequest) -> dict[str, int]:
+    """Run the job; what became of all records comes back.
+
+    Raises:
+        RecsysError: ``out`` holds something, and nothing is to be resumed.
+        UnavailableError: the broker does not answer, or has no such topic.
+        SettingsError: the broker's certificates cannot be read.
+    """
+    settings, streaming = request.settings, request.settings.streaming
+    if not request.resume and request.out.is_dir() and any(request.out.iterdir()):
+        raise RecsysError(f"{request.out} holds something: choose another directory, or pass --resume")
+    ends = read_ends(settings.kafka, settings.kafka.topic)
+    request.out.mkdir(parents=True, exist_ok=True)
+    pseudonyms = Pseudonyms.of_settings(settings.privacy)
+    intake = Intake(streaming.shards, round(settings.worker.max_future_seconds * 1000), pseudonyms)
+    closing = Streaming(
+        out=request.out.absolute(),
+        run=f"{time.time_ns() // 1_000_000:013x}",
+        gap_ms=settings.sessions.rule.gap_ms,
+        lateness_ms=round(streaming.allowed_lateness_minutes * MINUTE_MS),
+        remember_ms=round(streaming.remember_ids_hours * HOUR_MS),
+        # What ends is closed at its end, all at once.
+        tick_ms=FOREVER_MS if request.until_now else round(streaming.close_every_minutes * MINUTE_MS),
+        key=pseudonyms.key if pseudonyms else None,
+    )
+    with beam.Pipeline(options=_options(request)) as pipeline:
+        parts = pipeline | "Partitions" >> beam.Create([(partition, *place) for partition, place in ends.items()])
+        if request.until_now:
+            arrivals = parts | "Read" >> beam.FlatMap(read_until_now, settings.kafka, intake)
+        else:
+            arrivals = parts | "Read" >> beam.ParDo(ReadClicks(settings.kafka, intake))
+        close_sessions(arrivals, closing)
+    return read_counts(request.out)
+
+
+def _options(request: StreamRequest) -> PipelineOptions:
+    """Beam's options: what ends may run in this process."""
+    if any(flag.startswith("--runner") for flag in request.beam_flags):
+        return PipelineOptions([*([] if request.until_now else ["--streaming"]), *request.beam_flags])
+    return PipelineOptions([f"--runner={LOCAL_RUNNER}", *request.beam_flags])
