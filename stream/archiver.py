@@ -61,14 +61,14 @@ class Archiver:
                 self._take(consumer.consume(POLL_RECORDS, POLL_SECONDS))
                 full = self._harvest.size >= self._settings.archive.flush_mib * MIB
                 if full or self._harvest.age >= self._settings.archive.flush_seconds:
-                    self._flush()
+                    self._flush(consumer)
                 self._look(consumer)
-        except UnavailableError:
-            self._flush()  # the topic may be gone
-            raise
+            self._flush(consumer)
+        except (UnavailableError, KafkaException) as error:
+            self._flush(consumer)  # the topic may be gone
+            raise error if isinstance(error, UnavailableError) else away(self._kafka, error) from None
         finally:
             consumer.close()
-        self._flush()
 
     def _begin(self, key: str | None) -> Position:
         """The position to go on from; its offsets are void if the topic is another one than before."""
@@ -134,7 +134,7 @@ class Archiver:
     def _reached(self, goal: dict[int, int] | None) -> bool:
         return goal is not None and all(self._next[partition] >= end for partition, end in goal.items())
 
-    def _flush(self) -> None:
+    def _flush(self, consumer: Consumer) -> None:
         """Write what was gathered, and in the same step up to where the topic is kept."""
         gathered = self._harvest.counts
         if not gathered.records:
@@ -147,7 +147,7 @@ class Archiver:
         self._harvest.clear()
         self.counts += gathered
         said = {"clicks": gathered.clicks, "dead_letters": gathered.dead_letters, "days": len(days)}
-        log.info("written", extra=said)
+        log.info("written", extra=said | {"waiting": sum(self._waiting(consumer, each) for each in self._next)})
 
     def _look(self, consumer: Consumer) -> None:
         """From time to time, see whether the topic is still the same, has more partitions, and how far it goes."""
@@ -168,3 +168,8 @@ class Archiver:
                 self._places()
                 self._assign(consumer)
         self._looked = time.monotonic()
+
+    def _waiting(self, consumer: Consumer, partition: int) -> int:
+        """How many records of a partition are to be read, as far as the client has heard."""
+        _, end = consumer.get_watermark_offsets(TopicPartition(self._kafka.topic, partition), cached=True)
+        return max(0, int(end) - self._next[partition])

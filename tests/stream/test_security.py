@@ -122,6 +122,8 @@ def test_every_door_knows_the_passwords(secured: Secured, bundles: Path) -> None
     (letter,) = map(json.loads, commands.read("dead-letter", "list", "--json").splitlines())
     assert letter["reason"] == "unknown_item"
     assert json.loads(commands.read("dead-letter", "replay", "--yes"))["replayed"] == {"unknown_item": 1}
+    kept = json.loads(commands.read("archive", "--out", str(commands.directory / "archive"), "--until-now"))
+    assert kept["clicks"] > 2
     words = worker.log.read_text() + api.log.read_text()
     assert PASSWORD not in words
     assert {"time", "level", "logger", "message"} <= json.loads(words.splitlines()[0]).keys()
