@@ -6,7 +6,6 @@ learnt. Clicks are those that count in sessions: an exact duplicate or a direct 
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from pipelines import shards
 from pipelines.counts import RangeCounts, counts_of
 from pipelines.numbers import codes_of
 from pipelines.pieces import from_bytes, to_bytes
+from pipelines.places import Place
 from pipelines.tally import Tally, report
 from recsys.sessions import Sessions
 from recsys.settings import SessionSettings
@@ -85,9 +85,9 @@ def _most(owner: NDArray[np.int32], window: NDArray[np.int64]) -> NDArray[np.int
     return most
 
 
-def keep_peaks(work: Path, name: str, peaks: pa.Table) -> Counter[str]:
+def keep_peaks(work: Place, name: str, peaks: pa.Table) -> Counter[str]:
     """Keep the peaks of a shard for :func:`leave_out`; their histograms come back: how many users have which."""
-    shards.write_whole(work / "peaks" / name, to_bytes(peaks))
+    (work / "peaks" / name).write(to_bytes(peaks))
     counts: Counter[str] = Counter()
     for window in WINDOWS:
         users = np.bincount(np.minimum(peaks[window].to_numpy(), HIGHEST))
@@ -95,17 +95,18 @@ def keep_peaks(work: Path, name: str, peaks: pa.Table) -> Counter[str]:
     return counts
 
 
-def leave_out(path: str, work: Path, step: str, limits: Limits) -> Iterator[RangeCounts]:
+def leave_out(shard: Place, work: Place, step: str, limits: Limits) -> Iterator[RangeCounts]:
     """Write a shard without its bots into ``work/people`` and the bots into ``work/bots``; what falls, by item."""
-    name = Path(path).name
-    sessions, users = shards.load(Path(path))
+    name = shard.name
+    sessions, users = shards.load(shard)
     codes = codes_of(work, name)
-    peaks = from_bytes((work / "peaks" / name).read_bytes())
+    peaks = from_bytes((work / "peaks" / name).read())
     bots = peaks.filter(pa.array(limits.exceeded(peaks)))
     theirs = pc.is_in(users, value_set=bots["user"]).to_numpy(zero_copy_only=False)
     lost = sessions.keep_sessions(theirs)
     shards.save(work / "people" / name, sessions.keep_sessions(~theirs), users.filter(pa.array(~theirs)))
-    shards.write_whole(work / "bots" / name, b"".join(_line(row) for row in bots.to_pylist()))
+    if len(bots):
+        (work / "bots" / name).write(b"".join(_line(row) for row in bots.to_pylist()))
     report(work, step, name, Tally(Counter({"filtered/bot": lost.events})))
     yield from counts_of("lost", codes, np.bincount(lost.items, minlength=len(codes)))
 
@@ -115,10 +116,9 @@ def _line(bot: dict[str, str | int]) -> bytes:
     return orjson.dumps(named | {f"most_in_a_{window}": bot[window] for window in WINDOWS}) + b"\n"
 
 
-def settle(work: Path, listed: Path) -> None:
-    """Let the shards without bots take the place of those with them, and list all bots in one file, by user id."""
-    shutil.rmtree(work / "cut")
-    (work / "people").rename(work / "cut")
-    found = (path.read_bytes().splitlines(keepends=True) for path in (work / "bots").glob("[!.]*"))
+def settle(work: Place, listed: Path) -> None:
+    """Delete the shards with bots, and list all bots in one file, by user id."""
+    (work / "cut").delete()
+    found = (lines.splitlines(keepends=True) for lines in (work / "bots").contents())
     with listed.open("wb") as file:
         file.writelines(sorted(chain.from_iterable(found)))

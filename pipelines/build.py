@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import orjson
-from apache_beam.options.pipeline_options import PipelineOptions
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
@@ -22,15 +22,18 @@ from pipelines.counts import read_counts
 from pipelines.filters import STAYS, newly_rare, write_leaves
 from pipelines.keys import key_of
 from pipelines.numbers import ids_of, total_counts
+from pipelines.places import BeamFiles, Local, Place, place
 from pipelines.progress import Stages
+from pipelines.runner import runner_of
 from pipelines.tally import Tally, total
 from recsys.columns import Clock
 from recsys.dataset import SPLITS, finish
 from recsys.errors import InputError, MissingInputError
 from recsys.files import staged_directory
+from recsys.logs.files import Files
 from recsys.logs.letters import Letters, Retry, find_letters
 from recsys.logs.sources import Layout, Source, find_sources
-from recsys.manifest import Counts, Manifest, Size
+from recsys.manifest import Counts, DatasetFile, Manifest, Size
 from recsys.pseudonyms import Pseudonyms
 from recsys.settings import SessionSettings
 from recsys.vocabulary import Vocabulary
@@ -41,16 +44,15 @@ BASE_BYTES = 512 << 20  # of memory that a process takes without any shard
 MIN_SHARDS, MAX_SHARDS = 8, 1 << 16
 MAX_TYPES = 127  # codes are int8
 COMPRESSION = 6  # how much smaller a compressed log is, roughly
-# Beam's own in-memory runner by its full name: "DirectRunner" may look for another one and download it.
-LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
 
 
 @dataclass(frozen=True)
 class Request:
     """What to build: the logs and how to read them, the time split, and where sessions go.
 
-    Dead letters to ``retry`` stand for the lines that they came from. With ``pseudonyms`` these stand for user ids, and
-    dead letters do not quote their lines.
+    Dead letters to ``retry`` stand for the lines that they came from. ``work`` is the path or URL of a directory for
+    intermediate files, which all of Beam's workers must see. With ``pseudonyms`` these stand for user ids, and dead
+    letters do not quote their lines.
     """
 
     inputs: Sequence[str]
@@ -66,7 +68,8 @@ class Request:
     memory_mib: int = 2048
     overwrite: bool = False
     pseudonyms: Pseudonyms | None = None
-    beam_flags: Sequence[str] = ()
+    work: str | None = None
+    beam_flags: tuple[str, ...] = ()
 
 
 def build_dataset(request: Request) -> Manifest:
@@ -77,23 +80,47 @@ def build_dataset(request: Request) -> Manifest:
         InputError: input that cannot be used, or too many lines that cannot be read; these are then beside ``out``.
         DatasetError: events got lost on the way.
     """
-    sources = find_sources(request.inputs, request.mapping, request.layout)
-    letters = find_letters(request.retry, sources) if request.retry else {}
+    files = BeamFiles(request.beam_flags)
+    sources = find_sources(request.inputs, request.mapping, request.layout, files)
+    letters = find_letters(request.retry, sources, files) if request.retry else {}
     key = key_of(sources, request.pseudonyms)
-    with staged_directory(request.out, overwrite=request.overwrite) as directory:
-        work = directory / ".work"
-        work.mkdir()
-        options, workers = _runner(request.beam_flags)
+    staged = staged_directory(request.out, overwrite=request.overwrite)
+    with staged as directory, _work_of(request, directory) as work:
+        options, workers = runner_of(request.beam_flags)
         job = steps.Job(
             options=options,
             work=work,
+            sessions=work / "sessions" if request.work else Local(directory),
             shards=request.shards or _shards(sources, request.memory_mib, workers),
             threads=math.ceil(workers / len(sources)),
             pseudonyms=request.pseudonyms,
         )
+        if request.work:
+            letters = _with_letters(work / "letters.jsonl", files, letters)
         manifest = _build(request, job, sources, letters, key, directory)
     _kept_dead_letters(request).unlink(missing_ok=True)
     return manifest
+
+
+@contextmanager
+def _work_of(request: Request, directory: Path) -> Iterator[Place]:
+    """The directory of intermediate files while the block lasts: inside the new dataset if no other is asked for."""
+    if request.work is None:
+        work: Place = Local(directory / ".work")
+    else:
+        work = place(request.work, request.beam_flags) / f"{request.out.name}-{uuid4().hex}"
+    try:
+        yield work
+    finally:
+        work.delete()
+
+
+def _with_letters(copy: Place, files: Files, letters: Mapping[str, Letters]) -> dict[str, Letters]:
+    """The same letters, all of one file, read from a copy that all workers see."""
+    for name in {found.name for found in letters.values()}:
+        with files.open(name) as file:
+            copy.write(file.read())
+    return {name: replace(found, name=copy.address) for name, found in letters.items()}
 
 
 def _build(
@@ -107,7 +134,7 @@ def _build(
     stages = Stages(job.work)
     with stages.reading(sum(source.size for source in sources)):
         read = steps.read_and_cut(job, sources, request.clock, letters, request.settings)
-    shutil.rmtree(job.work / "pieces")
+    (job.work / "pieces").delete()
     dead_letters = directory / "dead-letter.jsonl"
     _gather_dead_letters(job.work, dead_letters)
     _check_read(request, read, dead_letters)
@@ -125,12 +152,13 @@ def _build(
     counts = {name: read_counts(job.work / "counts", name, codes) for name in SPLITS[:2]}
     vocabulary, rows = _vocabulary(job, counts["train"] + counts["validation"])
     with stages.shards("writing", "write"):
-        written = steps.write_split(job, split, request.settings, rows, directory)
+        written = steps.write_split(job, split, request.settings, rows)
     counts["test"] = read_counts(job.work / "counts", "test", len(vocabulary))
     tally = total([read, filtered, written])
     if tally.counts["events/train"] == 0:
         raise InputError("no sessions are left to train on: the filters and the split took all of them")
-    shutil.rmtree(job.work)
+    _fetch(job.sessions, written.files, directory)
+    job.work.delete()
     return finish(
         directory,
         vocabulary=vocabulary,
@@ -141,7 +169,15 @@ def _build(
         sizes={name: _size(tally, name, counts[name]) for name in SPLITS},
         fingerprints=written.fingerprints,
         parameters=_parameters(request, sources, limits, key),
+        known=[DatasetFile(path=name, rows=rows, sha256=sha) for name, (rows, sha) in written.files.items()],
     )
+
+
+def _fetch(sessions: Place, names: Iterable[str], directory: Path) -> None:
+    """Bring files of sessions into ``directory``, where they do not lie there already."""
+    if sessions != Local(directory):
+        for name in names:
+            (Local(directory) / name).write((sessions / name).read())
 
 
 def _filter(request: Request, job: steps.Job, stages: Stages, limits: Limits, bots: Path) -> tuple[Tally, int]:
@@ -181,12 +217,10 @@ def _vocabulary(job: steps.Job, counts: NDArray[np.int64]) -> tuple[Vocabulary, 
     return Vocabulary(ids.to_pylist(), counts[codes]), rows
 
 
-def _gather_dead_letters(work: Path, target: Path) -> None:
+def _gather_dead_letters(work: Place, target: Path) -> None:
     """Append the parts, which sort in the order of the input."""
     with target.open("wb") as file:
-        for path in sorted((work / "dead").glob("*.jsonl")):
-            with path.open("rb") as part:
-                shutil.copyfileobj(part, file)
+        file.writelines((work / "dead").contents())
 
 
 def _check_read(request: Request, read: Tally, dead_letters: Path) -> None:
@@ -247,22 +281,11 @@ def _parameters(request: Request, sources: list[Source], limits: Limits, key: st
         "time_format": request.clock.pattern,
         "mapping": dict(request.mapping),
         "layout": {**vars(request.layout), "header": list(request.layout.header)},
-        "from_dead_letter": str(request.retry.path) if request.retry else None,
+        "from_dead_letter": request.retry.name if request.retry else None,
         "max_bad": request.max_bad,
         "key": key,
         "bot_clicks": {window: limit for window, limit in vars(limits).items() if limit is not None},
     }
-
-
-def _runner(flags: Sequence[str]) -> tuple[PipelineOptions, int]:
-    """Beam's options, and how many shards are worked on at a time on this machine."""
-    if any(flag.startswith("--runner") for flag in flags):
-        return PipelineOptions(list(flags)), 1
-    # Workers that are threads of this process pass elements on without copying them; NumPy and Arrow use the cores.
-    # (Beam warns that this mode does not spread work over cores, which holds for Python code.)
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    local = [f"--runner={LOCAL_RUNNER}", f"--direct_num_workers={workers}"]
-    return PipelineOptions([*local, *flags]), workers
 
 
 def _shards(sources: list[Source], memory_mib: int, workers: int) -> int:

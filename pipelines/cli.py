@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @click.option("--now", type=MOMENT, help="Clicks more than a day after this are bad. [default: the clock]")
 @click.option("--shards", type=click.IntRange(1, 10_000), help="Parts that users are spread over. [default: by size]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing dataset.")
+@click.option("--work", metavar="DIR|URL", help="Where Beam's workers exchange files. [default: inside the dataset]")
 @with_settings("sessions", "pipeline")
 def sessions(
     settings: Settings,
@@ -60,6 +61,7 @@ def sessions(
     now: int | None,
     shards: int | None,
     overwrite: bool,
+    work: str | None,
 ) -> None:
     """Build a session dataset from click logs with Beam.
 
@@ -100,7 +102,8 @@ def sessions(
     With the setting privacy.key (in the environment or the settings file) user ids are hashed in all that the dataset
     holds, those of an archive that has them so by the same key stay, and dead letters do not quote the lines.
 
-    Flags after -- go to Beam; its workers must all see the --out directory.
+    Flags after -- go to Beam. INPUT and --work may be on any filesystem that Beam knows (s3://, gs://, hdfs://); where
+    Beam's workers are on other machines, --work must be what all of them see.
     """
     import logging
 
@@ -137,7 +140,8 @@ def sessions(
         memory_mib=settings.pipeline.memory_mib,
         overwrite=overwrite,
         pseudonyms=Pseudonyms.of_settings(settings.privacy),
-        beam_flags=[flag for flag in inputs if flag.startswith("--")],
+        work=work,
+        beam_flags=tuple(flag for flag in inputs if flag.startswith("--")),
     )
     began = time.monotonic()
     manifest = build_dataset(request)
@@ -150,7 +154,7 @@ def _again(dataset: Path, letters: Path | None, options: tuple[Any, ...]) -> dic
     from recsys.logs.letters import Retry
 
     inputs, known = recorded(dataset)
-    retry = Retry(letters or dataset / "dead-letter.jsonl", **_reading(known, *options))
+    retry = Retry(str(letters or dataset / "dead-letter.jsonl"), **_reading(known, *options))
     return {"inputs": inputs, **_reading(known, (), None, None, None, None, None, options[-1]), "retry": retry}
 
 

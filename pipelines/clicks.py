@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 
 from pipelines.boundaries import HOUR_MS
 from pipelines.pieces import Piece, PieceWriter, partition
-from pipelines.shards import write_whole
+from pipelines.places import Place
 from pipelines.tally import Tally, report, total
 from pipelines.threads import in_threads
 from recsys.columns import Clock, EventColumns, with_pseudonyms
@@ -20,6 +20,8 @@ from recsys.logs.letters import Letters, read_mended, to_json
 from recsys.logs.sources import Source
 from recsys.pseudonyms import Pseudonyms
 
+PROGRESS_SECONDS = 0.5
+
 Decoded = tuple[int, list[tuple[int, bytes]], list[Refused], Tally]
 
 
@@ -27,7 +29,7 @@ def read_clicks(
     numbered: tuple[int, Source],
     clock: Clock,
     letters: Mapping[str, Letters],
-    work: Path,
+    work: Place,
     step: str,
     shards: int,
     threads: int,
@@ -49,7 +51,7 @@ def read_clicks(
         return block.position, [] if events is None else partition(events, shards), refused, _count(events, refused)
 
     tallies = []
-    clicks = 0
+    clicks, told = 0, 0.0
     with PieceWriter(work / "pieces", number) as writer:
         try:
             if source.name in letters:
@@ -63,8 +65,10 @@ def read_clicks(
                 clicks += tally.counts["read"]
                 if refused:
                     lines = b"".join(to_json(source.name, item, nameless=pseudonyms is not None) for item in refused)
-                    write_whole(work / "dead" / f"{number:06}-{index:08}.jsonl", lines)
-                write_whole(work / "progress" / f"{number:06}", f"{position} {clicks}".encode())
+                    (work / "dead" / f"{number:06}-{index:08}.jsonl").write(lines)
+                if time.monotonic() - told > PROGRESS_SECONDS:
+                    (work / "progress" / f"{number:06}").write(f"{position} {clicks}".encode())
+                    told = time.monotonic()
         except InputError as error:
             tallies.append(Tally(damaged=[f"{error} (after {clicks:,} clicks)"]))
     report(work, step, f"file-{number:06}", total(tallies))

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 
 from pipelines.boundaries import DAY_MS
 from pipelines.closing import Closing
-from pipelines.shards import write_whole
+from pipelines.places import Local
 from recsys.archive import metadata_of
 from recsys.errors import DatasetError
 
@@ -98,14 +98,17 @@ class ClosedFiles:
             table = _table(closing).filter(pa.array(days == day)).replace_schema_metadata(metadata_of(self.key))
             sink = pa.BufferOutputStream()
             pq.write_table(table, sink, compression="zstd")
-            write_whole(self.directory / _day(day * DAY_MS) / f"{name}.parquet", sink.getvalue().to_pybytes())
+            self._write(f"{_day(day * DAY_MS)}/{name}.parquet", sink.getvalue().to_pybytes())
         if letters:
             lines = b"".join(orjson.dumps(letter) + b"\n" for letter in letters)
-            write_whole(self.directory / _day(closing.standing.closed_ms) / f"_{name}.jsonl", lines)
+            self._write(f"{_day(closing.standing.closed_ms)}/_{name}.jsonl", lines)
 
     def count(self, counts: Mapping[str, int]) -> None:
         """Write what became of all records of the shard so far."""
-        write_whole(self.directory / "_counts" / f"_{self._name}.json", orjson.dumps(counts))
+        self._write(f"_counts/_{self._name}.json", orjson.dumps(counts))
+
+    def _write(self, name: str, data: bytes) -> None:
+        (Local(self.directory) / name).write(data)
 
     @property
     def _name(self) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.shards import write_whole
+from pipelines.places import Place
 
 RANGE = 1 << 18  # item codes that one element speaks of
 
@@ -35,17 +34,17 @@ def add_counts(parts: Iterable[bytes]) -> Counts:
     return total
 
 
-def write_counts(summed: tuple[tuple[str, int], Iterable[bytes]], directory: Path) -> None:
+def write_counts(summed: tuple[tuple[str, int], Iterable[bytes]], directory: Place) -> None:
     """Add up and write one range, for :func:`read_counts`."""
     (name, number), parts = summed
-    write_whole(directory / f"{name}-{number:05}", add_counts(parts).tobytes())
+    (directory / name / f"{number:05}").write(add_counts(parts).tobytes())
 
 
-def read_counts(directory: Path, name: str, codes: int) -> Counts:
+def read_counts(directory: Place, name: str, codes: int) -> Counts:
     """The counts called ``name`` of all item codes: int64 ``[codes]``."""
     counts = np.zeros(codes, np.int64)
-    for path in directory.glob(f"{name}-*"):
-        first = int(path.name.rpartition("-")[2]) * RANGE
-        part = np.fromfile(path, np.int64)[: codes - first]
+    for place in (directory / name).children():
+        first = int(place.name) * RANGE
+        part = np.frombuffer(place.read(), np.int64)[: codes - first]
         counts[first : first + len(part)] = part
     return counts

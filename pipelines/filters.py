@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from pipelines import shards
 from pipelines.counts import Counts, RangeCounts, counts_of
 from pipelines.numbers import codes_of
+from pipelines.places import Place
 from pipelines.tally import Tally, report
 from recsys.sessions import Sessions
 from recsys.settings import SessionSettings
@@ -41,16 +41,15 @@ def newly_rare(support: Counts, leaves: Passes, settings: SessionSettings) -> ND
     return rare
 
 
-def write_leaves(work: Path, leaves: Passes) -> None:
+def write_leaves(work: Place, leaves: Passes) -> None:
     """Let all workers know which items leave when."""
-    shards.write_whole(work / "leaves", leaves.tobytes())
+    (work / "leaves").write(leaves.tobytes())
 
 
-def drop_rare(path: str, work: Path, step: str, number: int, settings: SessionSettings) -> Iterator[RangeCounts]:
+def drop_rare(shard: Place, work: Place, step: str, number: int, settings: SessionSettings) -> Iterator[RangeCounts]:
     """Drop the items that leave in pass ``number``; what sessions lose that fall short by it, by item."""
-    name = Path(path).name
-    sessions, _ = shards.load(Path(path))
-    codes = codes_of(work, name)
+    sessions, _ = shards.load(shard)
+    codes = codes_of(work, shard.name)
     leaves = _read_leaves(work)[codes]
     dropped = np.flatnonzero((leaves == number)[sessions.items])
     touched = sessions.take(np.unique(np.searchsorted(sessions.starts, dropped, side="right") - 1))
@@ -59,14 +58,14 @@ def drop_rare(path: str, work: Path, step: str, number: int, settings: SessionSe
     after = before.keep_events(leaves[before.items] > number)
     lost = after.keep_sessions(after.lengths < settings.min_length)
     counts = {"filtered/rare_item": before.events - after.events, "filtered/too_short": lost.events}
-    report(work, step, name, Tally(Counter(counts)))
+    report(work, step, shard.name, Tally(Counter(counts)))
     yield from counts_of("lost", codes, np.bincount(lost.items, minlength=len(codes)))
 
 
-def settled(path: str, work: Path, settings: SessionSettings) -> tuple[Sessions, pa.Array, NDArray[np.int32]]:
+def settled(shard: Place, work: Place, settings: SessionSettings) -> tuple[Sessions, pa.Array, NDArray[np.int32]]:
     """The sessions of a shard when all passes are through, their users, and the code of each of the shard's items."""
-    sessions, users = shards.load(Path(path))
-    codes = codes_of(work, Path(path).name)
+    sessions, users = shards.load(shard)
+    codes = codes_of(work, shard.name)
     stays = _read_leaves(work)[codes] == STAYS
     if not stays.all():
         sessions = sessions.keep_events(stays[sessions.items])
@@ -75,5 +74,5 @@ def settled(path: str, work: Path, settings: SessionSettings) -> tuple[Sessions,
     return sessions, users, codes
 
 
-def _read_leaves(work: Path) -> Passes:
-    return np.fromfile(work / "leaves", np.int32)
+def _read_leaves(work: Place) -> Passes:
+    return np.frombuffer((work / "leaves").read(), np.int32)

@@ -10,7 +10,6 @@ A shard offers its ids bucket by bucket and numbers them in that order; its code
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +18,13 @@ from numpy.typing import NDArray
 
 from pipelines.counts import Counts
 from pipelines.pieces import from_bytes, to_bytes
-from pipelines.shards import write_whole
+from pipelines.places import Place
 from recsys.hashing import hash_texts
 
-MIN_BUCKETS, MAX_BUCKETS = 4, 256  # each shard has a file for each bucket
+MIN_BUCKETS, MAX_BUCKETS = 4, 256  # each shard has an element for each bucket
 
 Offer = tuple[int, tuple[str, bytes]]  # bucket, (name of the shard, its ids there with their counts)
+Codes = tuple[str, tuple[int, bytes]]  # name of the shard, (bucket, the codes of its ids there)
 
 
 def buckets_for(shards: int) -> int:
@@ -39,15 +39,15 @@ def by_bucket(ids: pa.LargeStringArray, buckets: int) -> tuple[NDArray[np.int64]
 
 
 def offer(shard: str, ids: pa.LargeStringArray, counts: Counts, sizes: Counts) -> Iterator[Offer]:
-    """Ids and their counts, ordered and sized as :func:`by_bucket` says, an element a bucket."""
+    """Ids and their counts, ordered and sized as :func:`by_bucket` says, an element a bucket; one if there are none."""
     table = pa.table({"id": ids, "count": counts})
     ends = np.cumsum(sizes)
-    for bucket in np.flatnonzero(sizes).tolist():
+    for bucket in np.flatnonzero(sizes).tolist() or [0]:
         yield bucket, (shard, to_bytes(table.slice(ends[bucket] - sizes[bucket], sizes[bucket])))
 
 
-def number(bucket: tuple[int, Iterable[tuple[str, bytes]]], work: Path, buckets: int) -> None:
-    """Number the ids of a bucket: all of them into ``work/items``, those of each shard into ``work/codes``."""
+def number(bucket: tuple[int, Iterable[tuple[str, bytes]]], work: Place, buckets: int) -> Iterator[Codes]:
+    """Number the ids of a bucket: all of them into ``work/items``, those of each shard for :func:`keep_codes`."""
     place, offers = bucket
     names, parts = zip(*sorted(offers), strict=True)
     tables = [from_bytes(part) for part in parts]
@@ -55,20 +55,27 @@ def number(bucket: tuple[int, Iterable[tuple[str, bytes]]], work: Path, buckets:
     encoded = table["id"].combine_chunks().dictionary_encode()
     places = encoded.indices.to_numpy()
     counts = np.bincount(places, table["count"].to_numpy()).astype(np.int64)
-    write_whole(work / "items" / f"{place:05}", to_bytes(pa.table({"id": encoded.dictionary, "count": counts})))
+    (work / "items" / f"{place:05}").write(to_bytes(pa.table({"id": encoded.dictionary, "count": counts})))
     codes = (places * buckets + place).astype(np.int32)
     ends = np.cumsum([len(part) for part in tables])
     for name, own in zip(names, np.split(codes, ends[:-1]), strict=True):
-        write_whole(work / "codes" / name / f"{place:05}", own.tobytes())
+        yield name, (place, own.tobytes())
 
 
-def codes_of(work: Path, shard: str) -> NDArray[np.int32]:
+def keep_codes(shard: tuple[str, Iterable[tuple[int, bytes]]], work: Place) -> None:
+    """Write the codes of a shard for :func:`codes_of`."""
+    name, parts = shard
+    ordered = np.concatenate([np.frombuffer(codes, np.int32) for _, codes in sorted(parts)])
+    (work / "codes" / name).write(to_bytes(pa.table({"code": ordered})))
+
+
+def codes_of(work: Place, shard: str) -> NDArray[np.int32]:
     """The code of each item of a shard, in the order in which the shard offered them."""
-    parts = [np.fromfile(path, np.int32) for path in sorted((work / "codes" / shard).glob("[!.]*"))]
-    return np.concatenate([np.zeros(0, np.int32), *parts])
+    codes: NDArray[np.int32] = from_bytes((work / "codes" / shard).read())["code"].to_numpy()
+    return codes
 
 
-def total_counts(work: Path, buckets: int) -> Counts:
+def total_counts(work: Place, buckets: int) -> Counts:
     """The count of each code: int64 ``[codes]``, 0 where a code is not in use."""
     columns = {place: table["count"].to_numpy() for place, table in _buckets(work)}
     counts = np.zeros(buckets * max(map(len, columns.values()), default=0), np.int64)
@@ -77,7 +84,7 @@ def total_counts(work: Path, buckets: int) -> Counts:
     return counts
 
 
-def ids_of(work: Path, chosen: NDArray[np.bool_], buckets: int) -> tuple[pa.LargeStringArray, NDArray[np.int64]]:
+def ids_of(work: Place, chosen: NDArray[np.bool_], buckets: int) -> tuple[pa.LargeStringArray, NDArray[np.int64]]:
     """The ids of the ``chosen`` codes (bool ``[codes]``) in byte order, and their codes in that order."""
     ids, codes = [], []
     for place, table in _buckets(work):
@@ -89,6 +96,6 @@ def ids_of(work: Path, chosen: NDArray[np.bool_], buckets: int) -> tuple[pa.Larg
     return joined.take(order), np.concatenate([np.zeros(0, np.int64), *codes])[order.to_numpy()]
 
 
-def _buckets(work: Path) -> Iterator[tuple[int, pa.Table]]:
-    for path in sorted((work / "items").glob("[!.]*")):
-        yield int(path.name), from_bytes(path.read_bytes())
+def _buckets(work: Place) -> Iterator[tuple[int, pa.Table]]:
+    for place in (work / "items").children():
+        yield int(place.name), from_bytes(place.read())

@@ -1,24 +1,26 @@
 """How clicks travel from the files to the shards of their users.
 
-A block of clicks is cut into pieces, one a shard, which are written one after the other to a file of the work
-directory; what Beam shuffles is where each piece lies. So the memory of a run, whatever the runner, does not grow with
-the log.
+A block of clicks is cut into pieces, one a shard. Where the work directory is on a disk that all workers see, the
+pieces are written one after the other to a file, and Beam shuffles where each lies: so the memory of a run does not
+grow with the log, even where the runner keeps in memory what it shuffles. Object stores are no places for so many small
+reads: then Beam shuffles the pieces themselves, which runners on clusters do by way of their disks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable
 from types import TracebackType
 from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
 
+from pipelines.places import Local, Place
 from recsys.columns import EventColumns
 from recsys.hashing import hash_texts
 
-Piece = tuple[int, int, str, int, int]  # number of the source, number of the block, file, first byte, bytes
+Extent = tuple[str, int, int]  # file, first byte, bytes
+Piece = tuple[int, int, bytes | Extent]  # number of the source, number of the block, the clicks or where they lie
 
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
 
@@ -50,38 +52,44 @@ def partition(events: EventColumns, shards: int) -> list[tuple[int, bytes]]:
 class PieceWriter:
     """Writes the pieces of one source. A worker that repeats a source writes another file; none reads the first."""
 
-    def __init__(self, directory: Path, source: int) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+    def __init__(self, directory: Place, source: int) -> None:
         self._source = source
-        self._path = directory / f"{source:06}-{uuid4().hex}"
+        self._path = directory.path / f"{source:06}-{uuid4().hex}" if isinstance(directory, Local) else None
 
     def __enter__(self) -> PieceWriter:
-        self._file = self._path.open("wb")
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("wb")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        if self._path is not None:
+            self._file.close()
 
     def write(self, block: int, data: bytes) -> Piece:
         """Append a piece; it can be read when the writer is closed."""
+        if self._path is None:
+            return self._source, block, data
         start = self._file.tell()
         self._file.write(data)
-        return self._source, block, str(self._path), start, len(data)
+        return self._source, block, (str(self._path), start, len(data))
 
 
 def read_pieces(pieces: Iterable[Piece]) -> pa.Table:
     """The clicks of all pieces, in the order of the input: what comes of a shard depends on no order of work."""
-    tables = [from_bytes(data) for data in _read(sorted(pieces))]
+    tables = [from_bytes(_read(content)) for _, _, content in sorted(pieces, key=lambda piece: piece[:2])]
     return pa.concat_tables(tables, promote_options="default")
 
 
-def _read(pieces: Iterable[Piece]) -> Iterator[bytes]:
-    for _, _, path, start, size in pieces:
-        with open(path, "rb") as file:
-            file.seek(start)
-            yield file.read(size)
+def _read(content: bytes | Extent) -> bytes:
+    if isinstance(content, bytes):
+        return content
+    path, start, size = content
+    with open(path, "rb") as file:
+        file.seek(start)
+        return file.read(size)
 
 
 def to_bytes(table: pa.Table) -> bytes:

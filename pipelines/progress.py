@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
+from pipelines.places import Place
+from pipelines.shards import shards_of
 from recsys.console import progress
 
 _INTERVAL_SECONDS = 0.2
+_SHARE = 0.1  # of the time, at most, that goes in looking: filesystems may be far away
 _MIB = 1 << 20
 
 State = tuple[float, float, str]  # done, of how much, a note
@@ -22,7 +24,7 @@ State = tuple[float, float, str]  # done, of how much, a note
 class Stages:
     """The progress displays of a run's stages."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Place) -> None:
         self.work = work
 
     @contextmanager
@@ -31,7 +33,7 @@ class Stages:
         began = time.monotonic()
 
         def state() -> State:
-            parts = [path.read_text().split() for path in self.work.glob("progress/[!.]*")]
+            parts = [told.split() for told in (self.work / "progress").contents()]
             clicks = sum(int(clicks) for _, clicks in parts)
             rate = clicks / (time.monotonic() - began)
             return sum(int(position) for position, _ in parts) / _MIB, size / _MIB, f"{rate:,.0f} clicks/s"
@@ -42,10 +44,10 @@ class Stages:
     @contextmanager
     def shards(self, stage: str, step: str) -> Iterator[None]:
         """While a step goes through the shards."""
-        shards = len(list(self.work.glob("cut/[!.]*")))
+        shards = len(shards_of(self.work))
 
         def state() -> State:
-            return len(list(self.work.glob(f"tallies/{step}/[!.]*"))), shards, "shards"
+            return len((self.work / "tallies" / step).children()), shards, "shards"
 
         with self._shown(stage, state):
             yield
@@ -61,8 +63,11 @@ class Stages:
                 display.update(task, completed=round(done), total=max(round(of), 1), note=note)
 
             def watch() -> None:
-                while not ended.wait(_INTERVAL_SECONDS):
+                pause = _INTERVAL_SECONDS
+                while not ended.wait(pause):
+                    began = time.monotonic()
                     show()
+                    pause = max(_INTERVAL_SECONDS, (time.monotonic() - began) / _SHARE)
 
             watcher = threading.Thread(target=watch, daemon=True)
             watcher.start()

@@ -6,14 +6,15 @@ whose items and types are numbered within the shard.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipelines.places import Place
 from recsys.dataset import sessions_of, table_of
 from recsys.sessions import NO_ID, Assembled, SessionRule, Sessions, assemble
 
@@ -78,25 +79,19 @@ def _ranks(texts: pa.LargeStringArray) -> NDArray[np.int32]:
     return ranks
 
 
-def save(path: Path, sessions: Sessions, users: pa.Array) -> None:
-    """Write a shard of sessions; a worker that repeats the step replaces the file by an equal one."""
+def save(place: Place, sessions: Sessions, users: pa.Array) -> None:
+    """Write a shard of sessions."""
     table = table_of(sessions, users)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}")
-    with pa.ipc.new_file(str(aside), table.schema) as writer:
+    with place.writer() as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
-    aside.replace(path)
 
 
-def load(path: Path) -> tuple[Sessions, pa.Array]:
+def load(place: Place) -> tuple[Sessions, pa.Array]:
     """Read a shard of sessions and their users."""
-    with pa.memory_map(str(path)) as file:
+    with place.reader() as file:
         return sessions_of(pa.ipc.open_file(file).read_all())
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is never seen half written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}")
-    aside.write_bytes(data)
-    aside.replace(path)
+def shards_of(work: Place) -> Sequence[Place]:
+    """The shards as they are now: those without bots, once these are out."""
+    return (work / "people").children() or (work / "cut").children()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from pipelines.counts import RangeCounts, counts_of
 from pipelines.filters import settled
 from pipelines.pieces import from_bytes
+from pipelines.places import Place
 from pipelines.tally import Tally, report
-from recsys.dataset import MIN_EVENTS, SPLITS, fingerprint, write_sessions
+from recsys.dataset import MIN_EVENTS, SPLITS, session_file
+from recsys.fingerprint import fingerprint
 from recsys.manifest import Split
 from recsys.sessions import Sessions
 from recsys.settings import SessionSettings
@@ -44,27 +46,27 @@ def place(sessions: Sessions, split: Split) -> tuple[Sessions, NDArray[np.int8],
     return sessions, parts, Tally(Counter(counts))
 
 
-def count_items(path: str, work: Path, step: str, split: Split, settings: SessionSettings) -> Iterator[RangeCounts]:
+def count_items(shard: Place, work: Place, step: str, split: Split, settings: SessionSettings) -> Iterator[RangeCounts]:
     """Count the items of training and validation sessions."""
-    sessions, _, codes = settled(path, work, settings)
+    sessions, _, codes = settled(shard, work, settings)
     sessions, parts, _ = place(sessions, split)
     parts_of_events = np.repeat(parts, sessions.lengths)
     for part, name in enumerate(SPLITS[:2]):
         items = sessions.items[parts_of_events == part]
         yield from counts_of(name, codes, np.bincount(items, minlength=len(codes)))
-    report(work, step, Path(path).name, Tally())
+    report(work, step, shard.name, Tally())
 
 
 def write_parts(
-    path: str, work: Path, step: str, split: Split, settings: SessionSettings, directory: Path
+    shard: Place, work: Place, step: str, split: Split, settings: SessionSettings, directory: Place
 ) -> Iterator[RangeCounts]:
     """Write the sessions of each part into ``directory``, and count the items of test sessions by vocabulary row.
 
     ``work/rows`` has the vocabulary row of each item code.
     """
-    name = Path(path).name
-    sessions, users, codes = settled(path, work, settings)
-    rows = np.fromfile(work / "rows", np.int32)[codes]
+    name = shard.name
+    sessions, users, codes = settled(shard, work, settings)
+    rows = np.frombuffer((work / "rows").read(), np.int32)[codes]
     types = _type_codes(work, name)
     sessions, parts, tally = place(sessions, split)
     for number, part in enumerate(SPLITS):
@@ -80,15 +82,17 @@ def write_parts(
             written, owners = written.keep_sessions(long), owners.filter(pa.array(long))
             yield from counts_of(part, *np.unique(written.items, return_counts=True))
         if len(written):
-            write_sessions(directory / part / f"{name}.parquet", written, owners)
+            data = session_file(written, owners)
+            (directory / part / f"{name}.parquet").write(data)
+            tally.files[f"{part}/{name}.parquet"] = len(written), hashlib.sha256(data).hexdigest()
         tally.counts[f"events/{part}"] += written.events
         tally.counts[f"sessions/{part}"] += len(written)
         tally.fingerprints[part] = fingerprint(written, owners)
     report(work, step, name, tally)
 
 
-def _type_codes(work: Path, shard: str) -> NDArray[np.int8]:
+def _type_codes(work: Place, shard: str) -> NDArray[np.int8]:
     """The code of each event type of a shard among those of the log."""
-    own, of_log = (from_bytes(path.read_bytes())["id"] for path in (work / "types" / shard, work / "types.arrow"))
+    own, of_log = (from_bytes(place.read())["id"] for place in (work / "types" / shard, work / "types.arrow"))
     codes: NDArray[np.int8] = pc.index_in(own, of_log).to_numpy().astype(np.int8)
     return codes

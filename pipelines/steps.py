@@ -2,7 +2,7 @@
 
 Elements are columns of many clicks or say where these lie, never single clicks, and every step works shard by shard.
 What grows with the log goes through files of the work directory, which all workers must see; Beam carries names of
-files, and ids and counts of a bounded range of items.
+files, and ids and counts of a bounded range of items. (Where the work directory is no disk, Beam carries clicks too.)
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -25,6 +25,7 @@ from pipelines import bots, filters, numbers, shards, split
 from pipelines.clicks import read_clicks
 from pipelines.counts import write_counts
 from pipelines.pieces import Piece, from_bytes, read_pieces, to_bytes
+from pipelines.places import Place
 from pipelines.tally import Tally, read_reports, report
 from recsys.columns import Clock
 from recsys.logs.letters import Letters
@@ -37,11 +38,13 @@ from recsys.settings import SessionSettings
 
 @dataclass(frozen=True)
 class Job:
-    """What all steps of a run share: the runner's options, the directory of its intermediate files, how many shards
-    users are spread over, how many threads read one source, and what user ids become, if not what they are."""
+    """What all steps of a run share: the runner's options, the directories of its intermediate files and of the
+    sessions it writes, how many shards users are spread over, how many threads read one source, and what user ids
+    become, if not what they are."""
 
     options: PipelineOptions
-    work: Path
+    work: Place
+    sessions: Place
     shards: int
     threads: int
     pseudonyms: Pseudonyms | None = None
@@ -71,18 +74,20 @@ def read_and_cut(
             | "ByShard" >> beam.GroupByKey()
             | "Cut" >> beam.FlatMap(_cut, settings, job.work, job.buckets)
             | "ByBucket" >> beam.GroupByKey()
-            | "Number" >> beam.Map(numbers.number, job.work, job.buckets)
+            | "Number" >> beam.FlatMap(numbers.number, job.work, job.buckets)
+            | "OfShard" >> beam.GroupByKey()
+            | "KeepCodes" >> beam.Map(numbers.keep_codes, job.work)
         )
 
     return job.run("read", build)
 
 
-def gather_types(work: Path) -> pa.LargeStringArray:
+def gather_types(work: Place) -> pa.LargeStringArray:
     """All event types in byte order, kept in ``work/types.arrow``: a type's code is its place there."""
-    parts = [from_bytes(path.read_bytes())["id"] for path in sorted((work / "types").glob("[!.]*"))]
+    parts = [from_bytes(data)["id"] for data in (work / "types").contents()]
     types = pc.unique(pa.chunked_array([chunk for part in parts for chunk in part.chunks], pa.large_string()))
     types = types.take(pc.sort_indices(types))
-    shards.write_whole(work / "types.arrow", to_bytes(pa.table({"id": types})))
+    (work / "types.arrow").write(to_bytes(pa.table({"id": types})))
     return types
 
 
@@ -104,13 +109,13 @@ def count_split(job: Job, parts: Split, settings: SessionSettings) -> None:
     _over_shards(job, "count", "counts", split.count_items, "count", parts, settings)
 
 
-def write_split(job: Job, parts: Split, settings: SessionSettings, rows: NDArray[np.int32], directory: Path) -> Tally:
-    """Write the sessions of each part into ``directory``; ``rows`` has the vocabulary row of each item code.
+def write_split(job: Job, parts: Split, settings: SessionSettings, rows: NDArray[np.int32]) -> Tally:
+    """Write the sessions of each part into ``job.sessions``; ``rows`` has the vocabulary row of each item code.
 
     The items of test sessions are counted, by vocabulary row, into ``work/counts``.
     """
-    shards.write_whole(job.work / "rows", rows.tobytes())
-    return _over_shards(job, "write", "counts", split.write_parts, "write", parts, settings, directory)
+    (job.work / "rows").write(rows.tobytes())
+    return _over_shards(job, "write", "counts", split.write_parts, "write", parts, settings, job.sessions)
 
 
 def _over_shards(job: Job, step: str, counts: str, function: Callable[..., Any], *arguments: Any) -> Tally:
@@ -118,7 +123,7 @@ def _over_shards(job: Job, step: str, counts: str, function: Callable[..., Any],
 
     def build(pipeline: beam.Pipeline) -> None:
         (
-            _spread(pipeline, sorted(str(path) for path in (job.work / "cut").glob("[!.]*")))
+            _spread(pipeline, shards.shards_of(job.work))
             | "Work" >> beam.FlatMap(function, job.work, *arguments)
             | "ByRange" >> beam.GroupByKey()
             | "Add" >> beam.Map(write_counts, job.work / counts)
@@ -138,7 +143,7 @@ def _spread(pipeline: beam.Pipeline, elements: Sequence[Any]) -> Any:
 
 
 def _cut(
-    shard: tuple[int, Iterable[Piece]], settings: SessionSettings, work: Path, buckets: int
+    shard: tuple[int, Iterable[Piece]], settings: SessionSettings, work: Place, buckets: int
 ) -> Iterator[numbers.Offer]:
     """Cut a shard, drop sessions that are too long or short, and offer the items of the others to be numbered."""
     name = f"{shard[0]:05}"
@@ -156,6 +161,6 @@ def _cut(
     places[offered] = np.arange(len(offered))
     sessions = Sessions(places[sessions.items], sessions.times, sessions.types, sessions.starts)
     shards.save(work / "cut" / name, sessions, cut.users.filter(pa.array(keep)))
-    shards.write_whole(work / "types" / name, to_bytes(pa.table({"id": cut.types})))
+    (work / "types" / name).write(to_bytes(pa.table({"id": cut.types})))
     report(work, "read", f"shard-{name}", tally)
     yield from numbers.offer(name, cut.items.take(pa.array(offered)), counts[offered], sizes)

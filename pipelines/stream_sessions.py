@@ -12,8 +12,8 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.arrivals import Intake
-from pipelines.build import LOCAL_RUNNER
 from pipelines.closed_files import read_counts
+from pipelines.runner import LOCAL_RUNNER
 from pipelines.streaming import Streaming, close_sessions
 from pipelines.topic import ReadClicks, read_until_now
 from recsys.errors import RecsysError

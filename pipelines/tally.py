@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import orjson
 
-from pipelines.shards import write_whole
-from recsys.dataset import add_fingerprints
+from pipelines.places import Place
+from recsys.fingerprint import add_fingerprints
 
 
 @dataclass
 class Tally:
-    """Counts by name, the times of the first and last click (epoch milliseconds), files that broke off, and the
-    :func:`recsys.dataset.fingerprint` of each split in hexadecimal."""
+    """Counts by name, the times of the first and last click (epoch milliseconds), files that broke off, the
+    :func:`recsys.fingerprint.fingerprint` of each split, and rows and SHA-256 of each file of sessions by its name."""
 
     counts: Counter[str] = field(default_factory=Counter)
     first_ms: int | None = None
     last_ms: int | None = None
     damaged: list[str] = field(default_factory=list)
     fingerprints: dict[str, str] = field(default_factory=dict)
+    files: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def group(self, prefix: str) -> dict[str, int]:
         """The counts called ``prefix/…``, by the rest of their names."""
@@ -47,17 +47,18 @@ def total(tallies: Iterable[Tally]) -> Tally:
         result.counts.update(tally.counts)
         result.first_ms = min((ms for ms in (result.first_ms, tally.first_ms) if ms is not None), default=None)
         result.last_ms = max((ms for ms in (result.last_ms, tally.last_ms) if ms is not None), default=None)
+        result.files.update(tally.files)
         result.damaged = sorted({*result.damaged, *tally.damaged})
         for split, part in tally.fingerprints.items():
             result.fingerprints[split] = add_fingerprints(result.fingerprints.get(split, "0" * 32), part)
     return result
 
 
-def report(work: Path, step: str, name: str, tally: Tally) -> None:
+def report(work: Place, step: str, name: str, tally: Tally) -> None:
     """Leave the tally of one element of a step, for :func:`read_reports`."""
-    write_whole(work / "tallies" / step / name, tally.to_json())
+    (work / "tallies" / step / name).write(tally.to_json())
 
 
-def read_reports(work: Path, step: str) -> Tally:
+def read_reports(work: Place, step: str) -> Tally:
     """What all elements of a step reported, added up."""
-    return total(Tally.from_json(path.read_bytes()) for path in (work / "tallies" / step).glob("[!.]*"))
+    return total(map(Tally.from_json, (work / "tallies" / step).contents()))

@@ -33,7 +33,7 @@ from pydantic import JsonValue
 from recsys.errors import DatasetError
 from recsys.events import DEFAULT_EVENT_TYPE
 from recsys.files import sha256, staged_directory
-from recsys.hashing import hash_texts, scramble
+from recsys.fingerprint import fingerprint
 from recsys.manifest import Counts, DatasetFile, Manifest, Size, Split
 from recsys.periods import Period
 from recsys.sessions import Sessions
@@ -41,7 +41,6 @@ from recsys.settings import SessionSettings
 from recsys.vocabulary import Vocabulary
 
 SPLITS = ("train", "validation", "test")
-_IN_CACHE = 1 << 15  # events whose columns stay in a core's cache
 MIN_EVENTS = 2  # a shorter session holds nothing to predict
 _SCHEMA = pa.schema(
     [
@@ -164,17 +163,24 @@ def table_of(sessions: Sessions, user_ids: Sequence[str] | pa.Array) -> pa.Table
     return pa.Table.from_arrays([users, *columns], schema=_SCHEMA)
 
 
-def write_sessions(path: Path, sessions: Sessions, user_ids: Sequence[str] | pa.Array) -> None:
-    """Write sessions, in the order given, as one Parquet file; ``user_ids`` has shape ``[sessions]``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def session_file(sessions: Sessions, user_ids: Sequence[str] | pa.Array) -> pa.Buffer:
+    """A Parquet file of sessions, in the order given; ``user_ids`` has shape ``[sessions]``."""
+    file = pa.BufferOutputStream()
     # Times as differences, the other columns by the words they use: smaller, and written in two thirds of the time.
     pq.write_table(
         table_of(sessions, user_ids),
-        path,
+        file,
         compression="zstd",
         use_dictionary=["user_id", "items.list.element", "types.list.element"],
         column_encoding={"times.list.element": "DELTA_BINARY_PACKED"},
     )
+    return file.getvalue()
+
+
+def write_sessions(path: Path, sessions: Sessions, user_ids: Sequence[str] | pa.Array) -> None:
+    """Write a :func:`session_file`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(session_file(sessions, user_ids))
 
 
 def finish(
@@ -188,10 +194,12 @@ def finish(
     sizes: dict[str, Size],
     fingerprints: dict[str, str],
     parameters: dict[str, JsonValue],
+    known: Sequence[DatasetFile] = (),
 ) -> Manifest:
     """Write vocabulary and manifest around the session files that ``directory`` holds.
 
-    ``fingerprints`` has the :func:`fingerprint` of each split's sessions.
+    ``fingerprints`` has the :func:`recsys.fingerprint.fingerprint` of each split's sessions; files that are ``known``
+    are not read again.
 
     Raises:
         DatasetError: the counts do not add up.
@@ -199,7 +207,9 @@ def finish(
     counts.check()
     vocabulary.save(directory / "vocabulary.json")
     (directory / "dead-letter.jsonl").touch()
-    files = [_describe(directory, path) for path in sorted(directory.rglob("*")) if path.is_file()]
+    described = {file.path: file for file in known}
+    names = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
+    files = [described.get(name) or _describe(directory, name) for name in names]
     identity = hashlib.sha256((directory / "vocabulary.json").read_bytes())
     for part in (
         settings.model_dump_json(),
@@ -259,30 +269,6 @@ def measure(sessions: Sessions) -> Size:
     return Size(events=sessions.events, sessions=len(sessions), items=len(np.unique(sessions.items)))
 
 
-def fingerprint(sessions: Sessions, user_ids: Sequence[str] | pa.Array) -> str:
-    """128 bits, in hexadecimal, that name a set of sessions in any order; :func:`add_fingerprints` joins parts.
-
-    It tells two datasets apart; tampering is what the files' SHA-256 are for.
-    """
-    users = hash_texts(user_ids)
-    low = high = 0
-    columns = (sessions.owner, sessions.items, sessions.times, sessions.types)
-    for first in range(0, sessions.events, _IN_CACHE):
-        owner, *values = (column[first : first + _IN_CACHE] for column in columns)
-        position = np.arange(first, first + len(owner)) - sessions.starts[owner]
-        state = users[owner]
-        for column in (position, *values):
-            state = scramble(state ^ scramble(column.astype(np.uint64)))
-        low, high = (lane + int(np.sum(words)) for lane, words in ((low, state), (high, scramble(state))))
-    return f"{high % (1 << 64):016x}{low % (1 << 64):016x}"
-
-
-def add_fingerprints(first: str, second: str) -> str:
-    """The fingerprint of two sets of sessions together."""
-    lanes = ((int(first[at : at + 16], 16) + int(second[at : at + 16], 16)) % (1 << 64) for at in (0, 16))
-    return "".join(f"{lane:016x}" for lane in lanes)
-
-
 def _long_enough(sessions: Sessions) -> Sessions:
     return sessions.keep_sessions(sessions.lengths >= MIN_EVENTS)
 
@@ -292,8 +278,8 @@ def _only_chunk(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
 
 
-def _describe(directory: Path, path: Path) -> DatasetFile:
-    name = path.relative_to(directory).as_posix()
+def _describe(directory: Path, name: str) -> DatasetFile:
+    path = directory / name
     if path.suffix == ".parquet":
         rows = pq.read_metadata(path).num_rows
     else:

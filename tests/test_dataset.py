@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recsys.dataset import Dataset, add_fingerprints, fingerprint, write_dataset
+from recsys.dataset import Dataset, write_dataset
 from recsys.errors import DatasetError, RecsysError
 from recsys.files import staged_directory
+from recsys.fingerprint import add_fingerprints, fingerprint
 from recsys.manifest import Counts, Split
 from recsys.sessions import Sessions
 from recsys.vocabulary import Vocabulary

@@ -17,9 +17,10 @@ import orjson
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recsys.dataset import SPLITS, Dataset, add_fingerprints, fingerprint, finish, sessions_of, write_sessions
+from recsys.dataset import SPLITS, Dataset, finish, sessions_of, write_sessions
 from recsys.errors import DatasetError
 from recsys.files import clear_leftovers, staged_directory, write_atomically
+from recsys.fingerprint import add_fingerprints, fingerprint
 from recsys.forgetting.users import Removed, Users, rows_of, without
 from recsys.manifest import Counts, Size
 from recsys.vocabulary import Vocabulary

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from recsys.errors import InputError
 from recsys.logs.jsonlines import of_objects
@@ -21,7 +23,7 @@ _MILLISECOND = timedelta(milliseconds=1)
 _DAMAGE = (EOFError, ValueError, LookupError, TypeError, OverflowError, MemoryError, struct.error, zlib.error)
 
 
-def names(path: Path) -> list[str]:
+def names(name: str, file: pa.NativeFile) -> list[str]:
     """The names of the fields.
 
     Raises:
@@ -30,16 +32,15 @@ def names(path: Path) -> list[str]:
     import fastavro
 
     try:
-        with path.open("rb") as file:
-            schema = fastavro.reader(file).writer_schema
+        schema = fastavro.reader(io.BufferedReader(file)).writer_schema
     except _DAMAGE as error:
-        raise InputError(f"{path}: not an Avro file, or damaged: {error!r}") from None
+        raise InputError(f"{name}: not an Avro file, or damaged: {error!r}") from None
     if not isinstance(schema, dict) or schema.get("type") != "record":
-        raise InputError(f"{path}: an Avro file of records is needed")
+        raise InputError(f"{name}: an Avro file of records is needed")
     return [field["name"] for field in schema["fields"]]
 
 
-def read(path: str, columns: Mapping[str, str]) -> Iterator[tuple[Parsed, int]]:
+def read(name: str, file: pa.NativeFile, columns: Mapping[str, str]) -> Iterator[tuple[Parsed, int]]:
     """The event columns of a file, and how many of its bytes are read.
 
     Timestamps become epoch milliseconds (UTC where they are local).
@@ -50,19 +51,19 @@ def read(path: str, columns: Mapping[str, str]) -> Iterator[tuple[Parsed, int]]:
     import fastavro
 
     rows: list[Any] = []
-    with open(path, "rb") as file:
-        blocks = iter(fastavro.block_reader(file))
-        while True:
-            try:
-                block = next(blocks, None)
-                rows += block or []
-            except _DAMAGE as error:
-                raise InputError(f"{path}: is damaged, or cannot be read to its end: {error!r}") from None
-            if rows and (block is None or len(rows) >= BATCH_ROWS):
-                yield _parse(rows, columns), file.tell()
-                rows = []
-            if block is None:
-                return
+    buffered = io.BufferedReader(file)
+    blocks = iter(fastavro.block_reader(buffered))
+    while True:
+        try:
+            block = next(blocks, None)
+            rows += block or []
+        except _DAMAGE as error:
+            raise InputError(f"{name}: is damaged, or cannot be read to its end: {error!r}") from None
+        if rows and (block is None or len(rows) >= BATCH_ROWS):
+            yield _parse(rows, columns), buffered.tell()
+            rows = []
+        if block is None:
+            return
 
 
 def _parse(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> Parsed:

@@ -112,11 +112,15 @@ def _text_blocks(source: Source) -> Iterator[Block]:
 
 
 def _table_blocks(source: Source) -> Iterator[Block]:
-    reader = parquet if source.format == "parquet" else avro
     rows = 0
-    for parsed, position in reader.read(source.name, source.columns):
-        yield Block(partial(_as_it_is, parsed), None, position, rows)
-        rows += len(parsed.records)
+    with source.open() as file:
+        if source.format == "parquet":
+            read = parquet.read(file.raw, source.columns)
+        else:
+            read = avro.read(source.name, file.raw, source.columns)
+        for parsed, position in read:
+            yield Block(partial(_as_it_is, parsed), None, position, rows)
+            rows += len(parsed.records)
 
 
 def _as_it_is(parsed: Parsed | Oversized) -> Parsed | Oversized:

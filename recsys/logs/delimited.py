@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +26,7 @@ _RETURN = 0x0D
 _DELIMITERS = ",\t;|"
 
 
-def header_of(
-    path: Path, head: bytes, header: tuple[str, ...] = (), delimiter: str = ""
-) -> tuple[tuple[str, ...], str]:
+def header_of(name: str, head: bytes, header: tuple[str, ...] = (), delimiter: str = "") -> tuple[tuple[str, ...], str]:
     """The column names and the delimiter, from the first bytes of a file where they are not given.
 
     Raises:
@@ -38,16 +35,16 @@ def header_of(
     line = head.lstrip(b"\r\n").split(b"\n", 1)[0].rstrip(b"\r")
     text = line.decode(errors="replace")
     if "\0" in text or "\ufffd" in text:
-        raise InputError(f"{path}: is binary, or text that is not UTF-8: CSV, JSON lines, Parquet or Avro is needed")
+        raise InputError(f"{name}: is binary, or text that is not UTF-8: CSV, JSON lines, Parquet or Avro is needed")
     delimiter = delimiter or max(_DELIMITERS, key=text.count)
     if header:
         return header, delimiter
     try:
         names = tuple(name.strip() for name in next(csv.reader([text], delimiter=delimiter, strict=True)))
     except csv.Error as error:
-        raise InputError(f"{path}: line 1: not a CSV header: {error}") from None
+        raise InputError(f"{name}: line 1: not a CSV header: {error}") from None
     if len(set(names)) != len(names):
-        raise InputError(f"{path}: line 1: the header names a column twice: {', '.join(names)}")
+        raise InputError(f"{name}: line 1: the header names a column twice: {', '.join(names)}")
     return names, delimiter
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ import orjson
 from recsys.columns import Clock
 from recsys.errors import InputError
 from recsys.logs.blocks import Block, Refused, read_blocks, text_block
+from recsys.logs.files import LOCAL, Files
 from recsys.logs.records import KEPT_BYTES, Oversized, Records
 from recsys.logs.sources import Layout, Source, find_sources
 
@@ -29,7 +30,7 @@ class Letter(NamedTuple):
 class Retry:
     """A file of dead letters, and how the lines in it are to be read now."""
 
-    path: Path
+    name: str
     mapping: Mapping[str, str]
     layout: Layout
     clock: Clock
@@ -37,12 +38,12 @@ class Retry:
 
 @dataclass(frozen=True)
 class Letters:
-    """The dead letters of one file of clicks: bytes ``start`` to ``end`` of ``path``.
+    """The dead letters of one file of clicks: bytes ``start`` to ``end`` of the file ``name``.
 
     ``source`` and ``clock`` say how these lines are to be read now.
     """
 
-    path: Path
+    name: str
     start: int
     end: int
     source: Source
@@ -51,10 +52,11 @@ class Letters:
     def __iter__(self) -> Iterator[Letter]:
         """Each line once (one that holds several events may have several letters)."""
         line = 0
-        with self.path.open("rb") as file:
-            file.seek(self.start)
+        with self.source.files.open(self.name) as stored:
+            stored.seek(self.start)
+            file = io.BufferedReader(stored)
             while file.tell() < self.end:
-                letter = _letter(self.path, file.readline())
+                letter = _letter(self.name, file.readline())
                 if letter.line != line:
                     yield letter
                 line = letter.line
@@ -67,7 +69,7 @@ def to_json(file: str, refused: Refused, *, nameless: bool = False) -> bytes:
     return orjson.dumps(place | quoted) + b"\n"
 
 
-def find_letters(retry: Retry, sources: Sequence[Source]) -> dict[str, Letters]:
+def find_letters(retry: Retry, sources: Sequence[Source], files: Files = LOCAL) -> dict[str, Letters]:
     """The dead letters of each file, by its name.
 
     Raises:
@@ -75,15 +77,15 @@ def find_letters(retry: Retry, sources: Sequence[Source]) -> dict[str, Letters]:
     """
     places: dict[str, tuple[int, int]] = {}
     position, last = 0, Letter("", 0, "")
-    with retry.path.open("rb") as file:
-        for raw in file:
-            letter = _letter(retry.path, raw)
+    with files.open(retry.name) as stored:
+        for raw in io.BufferedReader(stored):
+            letter = _letter(retry.name, raw)
             apart = letter.file != last.file and letter.file in places
             if apart or (letter.file == last.file and letter.line < last.line):
                 where = f"{letter.file} line {letter.line}"
-                raise InputError(f"{retry.path}: letters are not in the order in which they were written: {where}")
+                raise InputError(f"{retry.name}: letters are not in the order in which they were written: {where}")
             if letter[:2] == last[:2] and letter != last:
-                raise InputError(f"{retry.path}: {letter.file} line {letter.line} has letters with different texts")
+                raise InputError(f"{retry.name}: {letter.file} line {letter.line} has letters with different texts")
             start = places[letter.file][0] if letter.file in places else position
             position += len(raw)
             places[letter.file] = start, position
@@ -92,10 +94,11 @@ def find_letters(retry: Retry, sources: Sequence[Source]) -> dict[str, Letters]:
     for name in places:
         if formats.get(name) not in ("csv", "jsonl"):
             kind = f"is {formats[name].title()}, whose rows have no text" if name in formats else "is no input"
-            raise InputError(f"{retry.path}: {name} {kind}: its letters cannot be tried again")
+            raise InputError(f"{retry.name}: {name} {kind}: its letters cannot be tried again")
     return {
-        name: Letters(retry.path, start, end, find_sources([name], retry.mapping, retry.layout)[0], retry.clock)
+        name: Letters(retry.name, start, end, source, retry.clock)
         for name, (start, end) in places.items()
+        for source in find_sources([name], retry.mapping, retry.layout, files)
     }
 
 
@@ -154,14 +157,14 @@ def text_of(line: bytes) -> str:
     return line[:KEPT_BYTES].decode(errors="backslashreplace").rstrip("\r")
 
 
-def _letter(path: Path, raw: bytes) -> Letter:
+def _letter(name: str, raw: bytes) -> Letter:
     try:
         value = orjson.loads(raw)
         letter = Letter(value["file"], value["line"], value["text"])
     except (orjson.JSONDecodeError, LookupError, TypeError):
-        raise InputError(f"{path}: no dead letter: {text_of(raw)[:200]}") from None
+        raise InputError(f"{name}: no dead letter: {text_of(raw)[:200]}") from None
     if tuple(map(type, letter)) not in ((str, int, str), (str, int, type(None))):
-        raise InputError(f"{path}: no dead letter: {text_of(raw)[:200]}")
+        raise InputError(f"{name}: no dead letter: {text_of(raw)[:200]}")
     return letter
 
 

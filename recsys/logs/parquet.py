@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from recsys.logs.parsed import Parsed, fields_from
 BATCH_ROWS = 1 << 18
 
 
-def read(path: str, columns: Mapping[str, str]) -> Iterator[tuple[Parsed, int]]:
+def read(stored: pa.NativeFile, columns: Mapping[str, str]) -> Iterator[tuple[Parsed, int]]:
     """The event columns of a file, and how many of its bytes are read, by the share of rows.
 
     Columns of timestamps become epoch milliseconds (UTC where no zone is named).
@@ -24,8 +23,8 @@ def read(path: str, columns: Mapping[str, str]) -> Iterator[tuple[Parsed, int]]:
     Raises:
         OSError, pa.ArrowException: the file is damaged.
     """
-    size = Path(path).stat().st_size
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    size = stored.size()
+    with pq.ParquetFile(stored, page_checksum_verification=True) as file:
         done = 0
         for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(columns.values()))):
             batch.validate(full=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 from typing import Literal
 
 import orjson
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 from recsys.errors import InputError, MissingInputError
 from recsys.logs import avro
 from recsys.logs.delimited import header_of
+from recsys.logs.files import LOCAL, Files, Found
 from recsys.pseudonyms import KEY_METADATA
 
 Format = Literal["csv", "jsonl", "parquet", "avro"]
@@ -84,6 +84,7 @@ class Source:
         headless: no line of the file says so.
         events: as in :class:`Layout` (JSON lines only).
         key: what the key is called by which the user ids are hashed already (Parquet that says so).
+        files: opens it.
     """
 
     name: str
@@ -96,15 +97,18 @@ class Source:
     headless: bool = False
     events: str = ""
     key: str | None = None
+    files: Files = LOCAL
 
     @contextmanager
     def open(self) -> Iterator[OpenFile]:
         """The file as a stream of decompressed bytes."""
-        with pa.OSFile(self.name) as raw:
+        with self.files.open(self.name) as raw:
             yield OpenFile(raw, pa.CompressedInputStream(raw, self.compression) if self.compression else raw)
 
 
-def find_sources(inputs: Sequence[str], mapping: Mapping[str, str], layout: Layout | None = None) -> list[Source]:
+def find_sources(
+    inputs: Sequence[str], mapping: Mapping[str, str], layout: Layout | None = None, files: Files = LOCAL
+) -> list[Source]:
     """The files that ``inputs`` (files, globs, directories) name; ``mapping`` gives columns for event fields.
 
     Empty files are left out.
@@ -113,13 +117,13 @@ def find_sources(inputs: Sequence[str], mapping: Mapping[str, str], layout: Layo
         MissingInputError: an input names no file, or all files are empty.
         InputError: a file is binary, damaged, or lacks a column that is needed.
     """
-    paths = [path for name in inputs for path in _files(name)]
+    found = dict(file for name in inputs for file in _files(name, files))
     layout = layout or Layout()
-    sources = [_inspect(path, mapping, layout) for path in dict.fromkeys(paths) if path.stat().st_size]
-    found = [source for source in sources if source is not None]
-    if not found:
+    inspected = [_inspect(name, size, mapping, layout, files) for name, size in found.items() if size]
+    sources = [source for source in inspected if source is not None]
+    if not sources:
         raise MissingInputError(f"no clicks: {', '.join(inputs)}: every file is empty")
-    return found
+    return sources
 
 
 def parse_mapping(options: Sequence[str]) -> dict[str, str]:
@@ -137,60 +141,56 @@ def parse_mapping(options: Sequence[str]) -> dict[str, str]:
     return mapping
 
 
-def _files(name: str) -> list[Path]:
-    path = Path(name)
-    if path.is_dir():
-        inside = sorted(
-            child
-            for child in path.rglob("*")
-            if child.is_file() and not any(part.startswith((".", "_")) for part in child.relative_to(path).parts)
-        )
-        if not inside:
-            raise MissingInputError(f"{name}: the directory holds no files")
-        return inside
-    if path.is_file():
-        return [path]
-    matches = sorted(Path(match) for match in glob.glob(name, recursive=True) if Path(match).is_file())
-    if not matches:
-        raise MissingInputError(f"{name}: no such file, directory or glob")
-    return matches
+def _files(name: str, files: Files) -> list[Found]:
+    found = files.find(name)
+    if not found:
+        raise MissingInputError(f"{name}: no such file, directory or glob, or nothing in it")
+    return found
 
 
-def _inspect(path: Path, mapping: Mapping[str, str], layout: Layout) -> Source | None:
+def _inspect(name: str, size: int, mapping: Mapping[str, str], layout: Layout, files: Files) -> Source | None:
     """The source that a file is; ``None`` when nothing is left of it after decompression."""
-    with path.open("rb") as file:
+    suffixes = PurePath(name).suffixes
+    with files.open(name) as file:
         start = file.read(4)
-    compression = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
-    if start == _PARQUET or path.suffix in (".parquet", ".pq"):
-        names, key = _parquet_columns(path)
-        return Source(str(path), path.stat().st_size, "parquet", None, _resolve(path, names, mapping), key=key)
-    if start == avro.MAGIC:
-        return Source(str(path), path.stat().st_size, "avro", None, _resolve(path, avro.names(path), mapping))
-    try:
-        with pa.input_stream(str(path), compression=compression) as stream:
-            head = stream.read(_HEAD_BYTES).removeprefix(b"\xef\xbb\xbf")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
+        file.seek(0)
+        if start == _PARQUET or suffixes[-1:] in ([".parquet"], [".pq"]):
+            names, key = _parquet_columns(name, file)
+            return Source(name, size, "parquet", None, _resolve(name, names, mapping), key=key, files=files)
+        if start == avro.MAGIC:
+            return Source(name, size, "avro", None, _resolve(name, avro.names(name, file), mapping), files=files)
+        compression = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
+        head = _head(name, file, compression)
     if not head.strip():
         return None
-    size = path.stat().st_size
-    if head.lstrip().startswith(b"{") or ".json" in "".join(path.suffixes[-2:]):
-        columns = _json_columns(path, _json_keys(head, layout.events), mapping)
-        return Source(str(path), size, "jsonl", compression, columns, events=layout.events)
-    header, delimiter = header_of(path, head, layout.header, layout.delimiter)
-    columns = _resolve(path, header, mapping)
-    return Source(str(path), size, "csv", compression, columns, header, delimiter, headless=bool(layout.header))
+    if head.lstrip().startswith(b"{") or ".json" in "".join(suffixes[-2:]):
+        columns = _json_columns(name, _json_keys(head, layout.events), mapping)
+        return Source(name, size, "jsonl", compression, columns, events=layout.events, files=files)
+    header, delimiter = header_of(name, head, layout.header, layout.delimiter)
+    columns = _resolve(name, header, mapping)
+    headless = bool(layout.header)
+    return Source(name, size, "csv", compression, columns, header, delimiter, headless=headless, files=files)
 
 
-def _parquet_columns(path: Path) -> tuple[list[str], str | None]:
+def _head(name: str, file: pa.NativeFile, compression: str | None) -> bytes:
+    """The first bytes of a text, decompressed."""
+    try:
+        stream = pa.CompressedInputStream(file, compression) if compression else file
+        head: bytes = stream.read(_HEAD_BYTES).removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error}") from None
+    return head
+
+
+def _parquet_columns(name: str, file: pa.NativeFile) -> tuple[list[str], str | None]:
     """The names of the columns, and what the key is called by which user ids are hashed."""
     try:
-        schema = pq.read_schema(path)
+        schema = pq.read_schema(file)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: not a Parquet file, or damaged: {error}") from None
+        raise InputError(f"{name}: not a Parquet file, or damaged: {error}") from None
     names = list(schema.names)
     if len(set(names)) != len(names):
-        raise InputError(f"{path}: the schema names a column twice: {', '.join(names)}")
+        raise InputError(f"{name}: the schema names a column twice: {', '.join(names)}")
     key = (schema.metadata or {}).get(KEY_METADATA)
     return names, None if key is None else key.decode()
 
@@ -211,12 +211,12 @@ def _json_keys(head: bytes, events: str) -> list[str]:
     return list(keys)
 
 
-def _json_columns(path: Path, names: list[str], mapping: Mapping[str, str]) -> dict[str, str]:
+def _json_columns(file: str, names: list[str], mapping: Mapping[str, str]) -> dict[str, str]:
     """The key for each event field. Objects need not have what is optional, so that the first ones may lack it."""
     if not names:
         return _with_unseen(mapping, USUAL_NAMES)
     later = [mapping[field] for field in OPTIONAL if field in mapping]
-    return _with_unseen(_resolve(path, [*names, *later], mapping), OPTIONAL)
+    return _with_unseen(_resolve(file, [*names, *later], mapping), OPTIONAL)
 
 
 def _with_unseen(columns: Mapping[str, str], fields: Iterable[str]) -> dict[str, str]:
@@ -225,11 +225,11 @@ def _with_unseen(columns: Mapping[str, str], fields: Iterable[str]) -> dict[str,
     return {field: USUAL_NAMES[field][0] for field in fields if USUAL_NAMES[field][0] not in taken} | dict(columns)
 
 
-def _resolve(path: Path, names: Sequence[str], mapping: Mapping[str, str]) -> dict[str, str]:
+def _resolve(file: str, names: Sequence[str], mapping: Mapping[str, str]) -> dict[str, str]:
     """The file's column for each event field."""
     for field, column in mapping.items():
         if column not in names:
-            raise InputError(f"{path}: no column '{column}' for {field}; the columns are: {', '.join(names)}")
+            raise InputError(f"{file}: no column '{column}' for {field}; the columns are: {', '.join(names)}")
     columns = dict(mapping)
     taken = set(mapping.values())
     for field, usual in USUAL_NAMES.items():
@@ -241,7 +241,7 @@ def _resolve(path: Path, names: Sequence[str], mapping: Mapping[str, str]) -> di
         missing = field not in columns and field in ("user_id", "item_id", "timestamp")
         if missing and not (field == "user_id" and "session_id" in columns):
             raise InputError(
-                f"{path}: no column for {field} (looked for {', '.join(USUAL_NAMES[field])}); the columns are: "
+                f"{file}: no column for {field} (looked for {', '.join(USUAL_NAMES[field])}); the columns are: "
                 f"{', '.join(names)}; name it with --column {option}=COLUMN"
             )
     return columns

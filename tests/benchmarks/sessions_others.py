@@ -75,7 +75,7 @@ def one_element_a_click(log: Path, out: Path) -> None:
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.transforms import window
 
-    from pipelines.build import LOCAL_RUNNER
+    from pipelines.runner import LOCAL_RUNNER
 
     def parse(line: str) -> Iterator[Any]:
         user, item, moment = line.split(",")

@@ -11,6 +11,7 @@ import pytest
 
 from pipelines import numbers
 from pipelines.counts import RANGE, add_counts, counts_of
+from pipelines.places import Local
 from pipelines.threads import in_threads
 
 IDS = 100_000
@@ -33,23 +34,29 @@ def test_an_element_holds_a_small_share_of_the_ids_of_a_shard() -> None:
 def test_an_item_has_one_number_in_all_shards(tmp_path: Path) -> None:
     shards = {"00000": ["b", "ä", "item 10", "z"], "00001": ["z", "item 9"], "00002": ["ä", "item 10", "b", "a"]}
     offers = [offer for name, ids in shards.items() for offer in offers_of(name, ids, list(range(1, len(ids) + 1)))]
+    work = Local(tmp_path)
+    codes_by_shard: dict[str, list[tuple[int, bytes]]] = {}
     for bucket in {bucket for bucket, _ in offers}:
-        numbers.number((bucket, [part for place, part in reversed(offers) if place == bucket]), tmp_path, BUCKETS)
+        parts = [part for place, part in reversed(offers) if place == bucket]
+        for name, part in numbers.number((bucket, parts), work, BUCKETS):
+            codes_by_shard.setdefault(name, []).insert(0, part)
+    for found_codes in codes_by_shard.items():
+        numbers.keep_codes(found_codes, work)
     found: dict[str, set[int]] = {}
     for name, ids in shards.items():
         texts = pa.array(ids, pa.large_string())
         offered = texts.take(pa.array(numbers.by_bucket(texts, BUCKETS)[0])).to_pylist()
-        for item, code in zip(offered, numbers.codes_of(tmp_path, name).tolist(), strict=True):
+        for item, code in zip(offered, numbers.codes_of(work, name).tolist(), strict=True):
             found.setdefault(item, set()).add(code)
     assert all(len(codes) == 1 for codes in found.values())
     code = {item: next(iter(codes)) for item, codes in found.items()}
     assert len(set(code.values())) == len(code) == 6
-    totals = numbers.total_counts(tmp_path, BUCKETS)
+    totals = numbers.total_counts(work, BUCKETS)
     assert {item: totals[place] for item, place in code.items()} == {
         "b": 4, "ä": 3, "item 10": 5, "z": 5, "item 9": 2, "a": 4
     }  # fmt: skip
     assert totals.sum() == 23
-    ids, codes = numbers.ids_of(tmp_path, totals > 2, BUCKETS)
+    ids, codes = numbers.ids_of(work, totals > 2, BUCKETS)
     assert ids.to_pylist() == ["a", "b", "item 10", "z", "ä"]
     assert codes.tolist() == [code[item] for item in ids.to_pylist()]
 
