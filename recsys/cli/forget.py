@@ -21,6 +21,7 @@ _DIRECTORY = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.option("--users-from", type=click.File(encoding="utf-8"), help="File with a user id a line; - for stdin.")
 @click.option("--dataset", "datasets", multiple=True, type=_DIRECTORY, help="Session dataset (more than one: each).")
 @click.option("--archive", "archives", multiple=True, type=_DIRECTORY, help="Archive (more than one: each).")
+@click.option("--closed", multiple=True, type=_DIRECTORY, help="Closed sessions of recsys stream-sessions (each).")
 @click.option("--store", is_flag=True, help="Their states and lists in the store, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was removed as one JSON object.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -31,6 +32,7 @@ def forget(
     users_from: click.utils.LazyFile | None,
     datasets: tuple[Path, ...],
     archives: tuple[Path, ...],
+    closed: tuple[Path, ...],
     store: bool,
     as_json: bool,
     yes: bool,
@@ -53,19 +55,21 @@ def forget(
 
     from recsys.console import console
     from recsys.forgetting.in_archive import forget_in_archive
+    from recsys.forgetting.in_closed import forget_in_closed
     from recsys.forgetting.in_dataset import forget_in_dataset
     from recsys.forgetting.users import Users
     from recsys.pseudonyms import Pseudonyms
 
     ids = {*users, *(line.rstrip("\r\n") for line in users_from or ())} - {""}
-    if not ids or not (datasets or archives or store):
-        raise click.UsageError("some USER, and --dataset, --archive or --store are needed")
+    if not ids or not (datasets or archives or closed or store):
+        raise click.UsageError("some USER, and --dataset, --archive, --closed or --store are needed")
     if not yes:
-        places = ", ".join([*map(str, [*datasets, *archives]), *(["the store"] if store else [])])
+        places = ", ".join([*map(str, [*datasets, *archives, *closed]), *(["the store"] if store else [])])
         click.confirm(f"Take {len(ids):,} users out of {places} for good?", abort=True, err=True)
     whom = Users(ids, Pseudonyms.of_settings(settings.privacy))
     removed = {}
-    for work, paths in ((forget_in_dataset, datasets), (forget_in_archive, archives)):
+    works = (forget_in_dataset, datasets), (forget_in_archive, archives), (forget_in_closed, closed)
+    for work, paths in works:
         for path in paths:
             with console.status(f"looking through {path}"):
                 removed[str(path)] = work(path, whom)
@@ -77,11 +81,15 @@ def forget(
 
 
 def _logs(dataset: Path) -> list[str]:
-    """The logs of a dataset that are still there."""
+    """The logs of a dataset that are still there, or may be."""
     from recsys.manifest import Manifest
 
     inputs = Manifest.load(dataset / "manifest.json").parameters.get("inputs")
-    return [str(name) for name in inputs if Path(str(name)).exists()] if isinstance(inputs, list) else []
+    return (
+        [str(name) for name in inputs if "://" in str(name) or Path(str(name)).exists()]
+        if isinstance(inputs, list)
+        else []
+    )
 
 
 async def _forget_in_store(settings: Settings, users: list[str]) -> int:

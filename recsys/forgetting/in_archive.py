@@ -8,14 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import orjson
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys.archive import Archive, Change, Position, write_clicks
-from recsys.forgetting.users import Removed, Users, rows_of, without
-
-TEXTS = ("event_id", "context", "extra")
+from recsys.forgetting.users import Removed, Users, clicks_without
 
 
 def forget_in_archive(path: Path, users: Users) -> Removed:
@@ -27,21 +23,16 @@ def forget_in_archive(path: Path, users: Users) -> Removed:
         SettingsError: its user ids are hashed by another key than the one that is set.
     """
     with Archive.open(path) as archive:
-        position = archive.position
+        removed, position = Removed(), archive.position
         assert position is not None  # or it would not be open
         ids = users.ids(position.key, path)
         with archive.change(position) as change:
-            removed = Removed()
             for file in archive.clicks():
-                removed = _add(removed, _clicks(file, archive, change, users, ids))
+                removed += _clicks(file, archive, change, users, ids)
             for file in archive.dead_letters():
-                removed = _add(removed, _dead_letters(file, archive, change, users))
+                removed += _dead_letters(file, archive, change, users)
             change.position = _lowered(change.position, removed)
     return removed
-
-
-def _add(first: Removed, second: Removed) -> Removed:
-    return Removed(**{name: n + getattr(second, name) for name, n in vars(first).items()})
 
 
 def _lowered(position: Position, removed: Removed) -> Position:
@@ -57,16 +48,7 @@ def _lowered(position: Position, removed: Removed) -> Position:
 
 
 def _clicks(file: Path, archive: Archive, change: Change, users: Users, ids: Collection[str]) -> Removed:
-    table = pq.ParquetFile(file).read()
-    kept = without(table, rows_of(table["user_id"], ids))
-    removed = Removed(clicks=len(table) - len(kept))
-    for name in TEXTS:
-        texts = kept[name].to_pylist()
-        named = pa.array(map(users.named_in, texts), pa.bool_())
-        if count := pc.sum(named).as_py():
-            place = kept.schema.get_field_index(name)
-            kept = kept.set_column(place, name, pc.if_else(named, pa.scalar(None, pa.string()), kept[name]))
-            removed = replace(removed, texts=removed.texts + count)
+    kept, removed = clicks_without(pq.ParquetFile(file).read(), users, ids)
     if not removed:
         return removed
     path = file.relative_to(archive.path).as_posix()

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -21,6 +18,7 @@ from recsys.dataset import SPLITS, Dataset, finish, sessions_of, write_sessions
 from recsys.errors import DatasetError
 from recsys.files import clear_leftovers, staged_directory, write_atomically
 from recsys.fingerprint import add_fingerprints, fingerprint
+from recsys.forgetting.lines import quotes, split_lines
 from recsys.forgetting.users import Removed, Users, rows_of, without
 from recsys.manifest import Counts, Size
 from recsys.vocabulary import Vocabulary
@@ -41,7 +39,7 @@ def forget_in_dataset(path: Path, users: Users) -> Removed:
     clear_leftovers(path)  # they have the users still
     beside = path.with_name(f"{path.name}.{LETTERS}")
     if beside.is_file():
-        kept, gone = _split(beside, lambda letter: _quotes(letter, users))
+        kept, gone = split_lines(beside, lambda letter: quotes(letter, users))
         if gone:
             write_atomically(beside, b"".join(kept))
             letters = removed.dead_letters + len(gone)
@@ -55,7 +53,7 @@ class _Work:
         key = dataset.manifest.parameters.get("key")
         self._ids = users.ids(None if key is None else str(key), dataset.path)
         self._goes = {
-            LETTERS: lambda letter: _quotes(letter, users),
+            LETTERS: lambda letter: quotes(letter, users),
             BOTS: lambda bot: bot["user_id"] in self._ids,
         }
         self._removed = Removed()
@@ -91,7 +89,7 @@ class _Work:
             column = _users_column(path)
             table = pq.read_table(path, columns=[column])
             return bool(pc.any(rows_of(table[column], self._ids)).as_py())
-        return name in self._goes and bool(_split(path, self._goes[name])[1])
+        return name in self._goes and bool(split_lines(path, self._goes[name])[1])
 
     def _copy(self, name: str, target: Path, touched: bool) -> None:
         """Bring a file of the dataset to ``target``, without the users if it is ``touched``."""
@@ -103,7 +101,7 @@ class _Work:
         elif target.suffix == ".parquet":
             self._copy_clicks(name, target)
         else:
-            kept, gone = _split(self._path / name, self._goes[name])
+            kept, gone = split_lines(self._path / name, self._goes[name])
             target.write_bytes(b"".join(kept))
             if name == BOTS:
                 self._count(bots=len(gone))
@@ -161,23 +159,6 @@ class _Work:
             fingerprints={name: self._fingerprints[name] for name in manifest.sizes},
             parameters=manifest.parameters,
         )
-
-
-def _split(path: Path, gone: Callable[[dict[str, Any]], bool]) -> tuple[list[bytes], list[dict[str, Any]]]:
-    """The lines of a file of JSON lines that stay, as they are, and those that go."""
-    kept, going = [], []
-    with path.open("rb") as file:
-        for line in file:
-            value = orjson.loads(line)
-            if gone(value):
-                going.append(value)
-            else:
-                kept.append(line)
-    return kept, going
-
-
-def _quotes(letter: dict[str, Any], users: Users) -> bool:
-    return users.named_in(letter["text"]) or users.named_in(letter["detail"])
 
 
 def _users_column(path: Path) -> str:

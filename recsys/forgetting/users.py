@@ -15,6 +15,8 @@ import pyarrow.compute as pc
 from recsys.errors import SettingsError
 from recsys.pseudonyms import Pseudonyms
 
+_TEXTS = ("event_id", "context", "extra")  # of a click, in which users may be named
+
 
 @dataclass(frozen=True)
 class Removed:
@@ -29,6 +31,9 @@ class Removed:
 
     def __bool__(self) -> bool:
         return any(vars(self).values())
+
+    def __add__(self, other: Removed) -> Removed:
+        return Removed(**{name: n + getattr(other, name) for name, n in vars(self).items()})
 
 
 class Users:
@@ -66,6 +71,19 @@ def rows_of(column: pa.ChunkedArray, ids: Collection[str]) -> pa.ChunkedArray:
     """Where a column of user ids has one of ``ids``."""
     texts = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
     return pc.is_in(texts, value_set=pa.array(ids, texts.type))
+
+
+def clicks_without(clicks: pa.Table, users: Users, ids: Collection[str]) -> tuple[pa.Table, Removed]:
+    """Clicks without those of the users, whom the table calls ``ids``, and without what others say of them."""
+    kept = without(clicks, rows_of(clicks["user_id"], ids))
+    removed = Removed(clicks=len(clicks) - len(kept))
+    for name in (name for name in _TEXTS if name in kept.column_names):
+        named = pa.array(map(users.named_in, kept[name].to_pylist()), pa.bool_())
+        if count := pc.sum(named).as_py():
+            texts = pc.if_else(named, pa.scalar(None, kept[name].type), kept[name])
+            kept = kept.set_column(kept.schema.get_field_index(name), name, texts)
+            removed += Removed(texts=count)
+    return kept, removed
 
 
 def without(table: pa.Table, rows: pa.ChunkedArray) -> pa.Table:

@@ -191,8 +191,13 @@ def _parquet_columns(name: str, file: pa.NativeFile) -> tuple[list[str], str | N
     names = list(schema.names)
     if len(set(names)) != len(names):
         raise InputError(f"{name}: the schema names a column twice: {', '.join(names)}")
+    return names, key_in(schema)
+
+
+def key_in(schema: pa.Schema) -> str | None:
+    """What the key is called by which the user ids of a Parquet file are hashed; None: they are in clear."""
     key = (schema.metadata or {}).get(KEY_METADATA)
-    return names, None if key is None else key.decode()
+    return None if key is None else str(key.decode())
 
 
 def _json_keys(head: bytes, events: str) -> list[str]:

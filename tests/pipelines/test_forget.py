@@ -171,6 +171,27 @@ def pq_metadata(key: str | None) -> dict[bytes, bytes] | None:
     return None if key is None else {b"recsys.pseudonyms": key.encode()}
 
 
+def test_closed_sessions_are_without_the_user(secret: str, tmp_path: Path) -> None:
+    path, key = tmp_path / "closed", Pseudonyms(secret.encode()).key if secret else None
+    users = [USER, USER, "u018", USER]
+    ids = list(map(name_of, users)) if secret else users
+    rows = {"user_id": ids, "session_id": [START, START, START, START + 1], "item_id": ["i"] * 4}
+    for day, size in (("2024-01-01", 4), ("2024-01-02", 2)):
+        (path / day).mkdir(parents=True)
+        write_clicks(path / day / "00000-run-00000000.parquet", pa.table(rows).slice(0, size), key)
+    letters = [{"text": text, "detail": "late"} for text in (f"{USER},i", "u0170,i")]
+    (path / "2024-01-01" / "_00000-run-00000000.jsonl").write_text("".join(json.dumps(each) + "\n" for each in letters))
+    expected = {"clicks": 5, "sessions": 3, "dead_letters": 1, "files": 3}
+    assert removed_from(path, USER, "--closed", path) == expected
+    assert sorted(each.name for each in path.iterdir()) == ["2024-01-01", "2024-01-02"]
+    assert USER not in everything(path).replace("u0170", "")
+    assert name_of(USER) not in everything(path)
+    (left,) = path.glob("*/*.parquet")
+    assert pq.ParquetFile(left).read()["user_id"].to_pylist() == ids[2:3]
+    assert pq.read_schema(left).metadata == pq_metadata(key)
+    assert removed_from(path, USER, "--closed", path) == {}
+
+
 def test_hashed_ids_want_their_key(run: Run, log: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECSYS_PRIVACY__KEY", SECRET)
     dataset = run(log()).out

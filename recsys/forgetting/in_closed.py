@@ -1,0 +1,54 @@
+"""A directory of closed sessions without some users, file by file.
+
+The job that writes it has no part in this: what it holds of a user, in sessions that are open, still comes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recsys.archive import write_clicks
+from recsys.errors import MissingInputError
+from recsys.files import staged_file
+from recsys.forgetting.lines import quotes, split_lines
+from recsys.forgetting.users import Removed, Users, clicks_without
+from recsys.logs.sources import key_in
+
+
+def forget_in_closed(path: Path, users: Users) -> Removed:
+    """Take the users out of the closed sessions in ``path``; each file is replaced whole.
+
+    Raises:
+        MissingInputError: it has no closed sessions.
+        SettingsError: user ids are hashed by another key than the one that is set.
+    """
+    removed = Removed()
+    files = sorted(path.glob("[0-9]*/*.parquet"))
+    if not files:
+        raise MissingInputError(f"{path}: has no closed sessions")
+    for file in files:
+        table = pq.ParquetFile(file).read()
+        key = key_in(table.schema)
+        kept, found = clicks_without(table, users, users.ids(key, path))
+        if found:
+            if len(kept):
+                with staged_file(file) as staging:
+                    write_clicks(staging, kept, key)
+            else:
+                file.unlink()
+            removed += found + Removed(sessions=_sessions(table) - _sessions(kept), files=1)
+    for file in sorted(path.glob("[0-9]*/_*.jsonl")):
+        lines, gone = split_lines(file, lambda letter: quotes(letter, users))
+        if gone:
+            with staged_file(file) as staging:
+                staging.write_bytes(b"".join(lines))
+            removed += Removed(dead_letters=len(gone), files=1)
+    return removed
+
+
+def _sessions(clicks: pa.Table) -> int:
+    """How many sessions the clicks are of."""
+    return len(clicks.group_by(["user_id", "session_id"]).aggregate([]))
