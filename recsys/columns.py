@@ -134,7 +134,7 @@ def decode_columns(
 def with_pseudonyms(events: EventColumns, pseudonyms: Pseudonyms) -> EventColumns:
     """The events with their user ids hashed, each different one once."""
     encoded = events.users.dictionary_encode()
-    names = pa.array(map(pseudonyms.of, encoded.dictionary.to_pylist()), pa.large_string())
+    names = pa.array(pseudonyms.of_all(encoded.dictionary.to_pylist()), pa.large_string())
     return replace(events, users=names.take(encoded.indices))
 
 

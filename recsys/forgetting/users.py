@@ -41,7 +41,7 @@ class Users:
 
     def __init__(self, ids: Collection[str], pseudonyms: Pseudonyms | None) -> None:
         self._ids, self._pseudonyms = frozenset(ids), pseudonyms
-        names = self._ids | ({pseudonyms.of(user) for user in ids} if pseudonyms else set())
+        names = self._ids | (set(pseudonyms.of_all(ids)) if pseudonyms else set())
         # As they are, and as JSON and CSV write them; longer ones first, and never as a part of a longer word.
         forms = {form for name in names for form in _written(name)}
         words = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
@@ -60,7 +60,7 @@ class Users:
             return self._ids
         if self._pseudonyms is None or self._pseudonyms.key != key:
             raise SettingsError(f"settings: privacy.key: {where} has user ids hashed by the key {key}: set it")
-        return frozenset(map(self._pseudonyms.of, self._ids))
+        return frozenset(self._pseudonyms.of_all(self._ids))
 
     def named_in(self, text: str | None) -> bool:
         """Whether a text names one of them."""

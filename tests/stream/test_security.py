@@ -165,13 +165,13 @@ def test_a_wrong_password_is_refused_and_not_repeated(redis: Redis, tls: Tls) ->
 
 
 def test_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RECSYS_KAFKA__SASL_PASSWORD", "RECSYS_REDIS__PASSWORD", "RECSYS_LOG__KEY"):
-        monkeypatch.setenv(name, "hidden-word")
+    for name in ("RECSYS_KAFKA__SASL_PASSWORD", "RECSYS_REDIS__PASSWORD", "RECSYS_LOG__KEY", "RECSYS_PRIVACY__KEY"):
+        monkeypatch.setenv(name, "hidden-word, long enough")
     monkeypatch.setenv("REDIS_URL", "redis://u:hidden-word@127.0.0.1:6379/0")
     shown = CliRunner().invoke(show_settings, env={"COLUMNS": "200"}).output
     assert "sasl_password" in shown
     assert "hidden-word" not in shown
-    assert "hidden-word" not in repr(load_settings().kafka) + repr(load_settings().log)
+    assert "hidden-word" not in repr([load_settings().kafka, load_settings().log, load_settings().privacy])
 
 
 @pytest.mark.parametrize("url", ["redis://:hid/den@127.0.0.1:6379/0", "redis://:hid#den@127.0.0.1:6379/0"])
