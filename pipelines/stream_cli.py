@@ -30,8 +30,8 @@ def stream_sessions(settings: Settings, beam_flags: tuple[str, ...], out: Path, 
     repeats its work, as clicks in Parquet, into a directory for the day (UTC) on which it ended. Dead letters lie there
     too, in files whose names begin with _, and what became of all records in _counts/.
 
-    Without --until-now the job runs until it is cancelled, and needs a runner for streams, such as Flink, whose workers
-    all see the --out directory.
+    Without --until-now the job runs until it is cancelled on its cluster (Ctrl-C ends this command alone), and needs a
+    runner for streams, such as Flink, whose workers all see the --out directory.
     """
     import logging
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import pyarrow.compute as pc
 from apache_beam.coders import BytesCoder, VarIntCoder
 from apache_beam.metrics.metric import Metrics
 from apache_beam.transforms.timeutil import TimeDomain
@@ -111,7 +112,9 @@ class CloseSessions(beam.DoFn):
         book.write(written.to_json())
         wake.clear()
         if closing.next_ms is not None:
-            when = self._tick(closing.next_ms)
+            # Where much waits, as after a stop, it is not gone through tick by tick: the watermark will soon be there.
+            newest = pc.max(closing.standing.clicks["time"]).as_py()
+            when = self._tick(max(closing.next_ms, newest - self._streaming.lateness_ms))
             wake.write(when)
             due.set(Timestamp(micros=when * 1000))
 

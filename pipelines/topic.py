@@ -19,11 +19,11 @@ from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
 from apache_beam.transforms.core import RestrictionProvider, WatermarkEstimatorProvider
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import MIN_TIMESTAMP, Duration, Timestamp
-from confluent_kafka import KafkaError, Message, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from pipelines.arrivals import Intake, Record
 from pipelines.streaming import keyed
-from recsys.reading import away, consumer_of, read
+from recsys.reading import REQUEST_SECONDS, away, consumer_of, read
 from recsys.settings import KafkaSettings
 
 NEVER = (1 << 63) - 1  # the offset at which a topic ends that goes on
@@ -110,10 +110,12 @@ class ReadClicks(beam.DoFn):
         """Read what waits, up to a bound, and go on later: in between the runner writes its checkpoints.
 
         Raises:
-            UnavailableError: the broker went away, or the records did.
+            UnavailableError: the records went away.
         """
-        reader = self._readers.setdefault(element[0], Reader(self._kafka, element[0]))
-        records, at_end = reader.read(tracker.current_restriction().start)
+        if element[0] not in self._readers:
+            self._readers[element[0]] = Reader(self._kafka, element[0])
+        reader = self._readers[element[0]]
+        records = reader.read(tracker.current_restriction().start)
         now_ms = int(time.time() * 1000)
         newest = watermark.current_watermark().micros // 1000
         for record in records:
@@ -122,7 +124,9 @@ class ReadClicks(beam.DoFn):
             arrival = self._intake.read(record, now_ms)
             newest = max(newest, arrival.time_ms or 0)
             yield keyed(arrival, newest)
-        watermark.set_watermark(Timestamp(micros=1000 * (max(newest, now_ms) if at_end else newest)))
+        if not records and reader.at_end():
+            newest = max(newest, now_ms)
+        watermark.set_watermark(Timestamp(micros=newest * 1000))
         tracker.defer_remainder(Duration(seconds=0 if records else POLL_SECONDS))
 
 
@@ -130,34 +134,44 @@ class Reader:
     """A client for one partition; what it has fetched ahead stays where reading goes on."""
 
     def __init__(self, kafka: KafkaSettings, partition: int) -> None:
-        self._kafka, self._partition = kafka, partition
+        self._kafka = kafka
         self._client = consumer_of(kafka, f"{kafka.group}.sessions", auto_offset_reset="error")
+        self._place = TopicPartition(kafka.topic, partition)
         self._next: int | None = None
+        self._end = 0
 
     def close(self) -> None:
         """Disconnect."""
         self._client.close()
 
-    def read(self, start: int) -> tuple[list[Record], bool]:
-        """Up to :data:`BATCH` records from offset ``start`` on, and whether there are none.
+    def read(self, start: int) -> list[Record]:
+        """Up to :data:`BATCH` records from offset ``start`` on.
 
         Raises:
-            UnavailableError: the broker went away, or the records did.
+            UnavailableError: the records went away.
         """
         if start != self._next:
-            self._client.assign([TopicPartition(self._kafka.topic, self._partition, start)])
-            self._next = start
-        records, ended = [], False
+            self._client.assign([TopicPartition(self._place.topic, self._place.partition, start)])
+            self._end = 0
+        records = []
         for message in self._client.consume(BATCH, POLL_SECONDS):
             error = message.error()
             if error is None:
                 records.append(record_of(message))
             elif error.code() == KafkaError._PARTITION_EOF:
-                ended = True
+                self._end = message.offset() or 0
             else:
                 raise away(self._kafka, error.str())
         self._next = records[-1].offset + 1 if records else start
-        return records, ended and not records
+        return records
+
+    def at_end(self) -> bool:
+        """Whether the broker says that no record waits; not where it says nothing."""
+        try:
+            _, end = self._client.get_watermark_offsets(self._place, timeout=REQUEST_SECONDS)
+        except KafkaException:
+            return False
+        return bool(end <= max(self._next or 0, self._end))  # the last offsets may hold no record
 
 
 def record_of(message: Message) -> Record:

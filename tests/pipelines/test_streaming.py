@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
-from apache_beam.testing.test_stream import TestStream
+from apache_beam.testing import test_stream
 from apache_beam.utils.timestamp import Timestamp
 
 from pipelines.arrivals import Intake, Record, sort
@@ -37,7 +37,7 @@ class Stream:
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self._test = TestStream()
+        self._test = test_stream.TestStream()
         self._offset = 0
 
     def clicks(self, *values: dict[str, Any] | bytes) -> Stream:
