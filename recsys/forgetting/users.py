@@ -18,6 +18,9 @@ from recsys.pseudonyms import Pseudonyms
 _TEXTS = ("event_id", "context", "extra")  # of a click, in which users may be named
 
 
+_BEFORE = r"(?:(?<!\w)|(?<=\\[bfnrt])|(?<=\\u[0-9a-f]{4}))"  # a name: no letter, but for one that escapes in JSON
+
+
 @dataclass(frozen=True)
 class Removed:
     """What was taken away. ``texts`` are values of other users' clicks that named one of the users, now empty."""
@@ -45,7 +48,7 @@ class Users:
         # As they are, and as JSON and CSV write them; longer ones first, and never as a part of a longer word.
         forms = {form for name in names for form in _written(name)}
         words = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
-        self._named = re.compile(rf"(?<!\w)(?:{words})(?!\w)")
+        self._named = re.compile(rf"{_BEFORE}(?:{words})(?!\w)")
 
     def __len__(self) -> int:
         return len(self._ids)

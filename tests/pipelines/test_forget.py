@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
 import shutil
 import uuid
@@ -14,10 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
 
 from recsys.archive import SCHEMA, Archive, Counts, Position, write_clicks
 from recsys.cli.forget import forget
 from recsys.dataset import Dataset
+from recsys.events import ClickEvent, encode
 from recsys.forgetting.users import Users, rows_of, without
 from recsys.pseudonyms import Pseudonyms
 from recsys.settings import RedisSettings
@@ -241,11 +246,26 @@ def test_nothing_happens_without_a_yes_or_a_place(tmp_path: Path) -> None:
         ("é", r'{"user_id": "\u00e9"}', True),
         ("1", "1,17,1704067200000", True),
         ("a.b", "aXb", False),
+        ("u1", r'{"line": "i\tu1\n"}', True),
+        ("u1", r'{"line": "\u0009u1"}', True),
         ("(", "a ( b", True),
     ],
 )
 def test_texts_name_users_as_words(user: str, text: str, named: bool) -> None:
     assert Users([user], None).named_in(text) is named
+
+
+ids = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
+
+
+@given(ids, ids)
+def test_users_are_found_however_a_line_is_written(user: str, other: str) -> None:
+    sheet = io.StringIO()
+    csv.writer(sheet).writerow([user, other, "1704067200000"])
+    lines = [sheet.getvalue(), encode(ClickEvent(user, other, START)).decode(), json.dumps({"who": [user]})]
+    users = Users([user], None)
+    assert all(map(users.named_in, [*lines, *map(json.dumps, lines)]))
+    assert not users.named_in(f"{user}x" if user.isalnum() else "")
 
 
 def test_words_of_a_dictionary_go_too() -> None:
