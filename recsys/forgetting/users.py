@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 from recsys.errors import SettingsError
 from recsys.pseudonyms import Pseudonyms
 
+_WORD = re.compile(r"\w+|\W")
+_ESCAPED = re.compile(r"\\(?:[bfnrt]|u[0-9a-f]{4})(?=.)")  # by JSON, and no part of the word that follows
+_LETTER = re.compile(r"\w")
 _TEXTS = ("event_id", "context", "extra")  # of a click, in which users may be named
-
-
-_BEFORE = r"(?:(?<!\w)|(?<=\\[bfnrt])|(?<=\\u[0-9a-f]{4}))"  # a name: no letter, but for one that escapes in JSON
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Users:
     def __init__(self, ids: Collection[str], pseudonyms: Pseudonyms | None) -> None:
         self._ids, self._pseudonyms = frozenset(ids), pseudonyms
         names = self._ids | (set(pseudonyms.of_all(ids)) if pseudonyms else set())
-        # As they are, and as JSON and CSV write them; longer ones first, and never as a part of a longer word.
-        forms = {form for name in names for form in _written(name)}
-        words = "|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))
-        self._named = re.compile(rf"{_BEFORE}(?:{words})(?!\w)")
+        self._forms = {form for name in names for form in _written(name)}
+        self._lengths: dict[str, set[int]] = {}  # of those that begin with a character
+        for form in self._forms:
+            self._lengths.setdefault(form[0], set()).add(len(form))
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -66,8 +66,12 @@ class Users:
         return frozenset(self._pseudonyms.of_all(self._ids))
 
     def named_in(self, text: str | None) -> bool:
-        """Whether a text names one of them."""
-        return text is not None and self._named.search(text) is not None
+        """Whether a text names one of them, never as a part of a longer word."""
+        return text is not None and any(
+            text[at : at + length] in self._forms and not _LETTER.match(text, at + length)
+            for at in _beginnings(text)
+            for length in self._lengths.get(text[at], ())
+        )
 
 
 def rows_of(column: pa.ChunkedArray, ids: Collection[str]) -> pa.ChunkedArray:
@@ -100,5 +104,12 @@ def without(table: pa.Table, rows: pa.ChunkedArray) -> pa.Table:
 
 
 def _written(name: str) -> set[str]:
+    """A name as it is, and as JSON and CSV write it."""
     texts = {name, name.replace('"', '""'), json.dumps(name)[1:-1], orjson.dumps(name).decode()[1:-1]}
     return texts | {json.dumps(text)[1:-1] for text in texts}
+
+
+def _beginnings(text: str) -> Iterator[int]:
+    """Where in a text a name may begin."""
+    yield from (found.start() for found in _WORD.finditer(text))
+    yield from (found.end() for found in _ESCAPED.finditer(text))

@@ -248,6 +248,8 @@ def test_nothing_happens_without_a_yes_or_a_place(tmp_path: Path) -> None:
         ("a.b", "aXb", False),
         ("u1", r'{"line": "i\tu1\n"}', True),
         ("u1", r'{"line": "\u0009u1"}', True),
+        ("nice", r"C:\nice", True),
+        ("u1", "", False),
         ("(", "a ( b", True),
     ],
 )
