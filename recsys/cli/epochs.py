@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import rich.progress
 
-    from recsys.model.training import Phase, Progress
+    from recsys.model.history import Phase, Progress
 
 PHASES: dict[Phase, str] = {"search": "epoch", "final": "final training, epoch"}
 

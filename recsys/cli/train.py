@@ -19,7 +19,8 @@ from recsys.settings import Settings
 
 if TYPE_CHECKING:
     from recsys.dataset import Dataset
-    from recsys.model.training import Epoch, Fitted, Progress, Report
+    from recsys.model.history import Epoch, Progress
+    from recsys.model.training import Fitted, Report
     from recsys.model.warm_start import WarmStart
     from recsys.sessions import Sessions
 
@@ -144,7 +145,7 @@ def _fit(data: Dataset, sessions: Sessions, settings: Settings, out: Path, start
 @contextmanager
 def _report() -> Iterator[Report]:
     """A progress bar for the epoch at hand, and a line for each epoch done."""
-    from recsys.model.training import Progress
+    from recsys.model.history import Progress
 
     with progress() as display:
         bar = EpochBar(display)

@@ -160,7 +160,7 @@ def _search(out: Path, data: Dataset, settings: Settings, space: Space, metric: 
 @contextmanager
 def _display(limits: Limits, metric: str, done: int) -> Iterator[tuple[Report, Ended]]:
     """Progress bars for the trials and for the epoch at hand, and a line for each trial done."""
-    from recsys.model.training import Progress
+    from recsys.model.history import Progress
     from recsys.tuning.outcome import Trial
 
     with progress() as display:

@@ -61,7 +61,7 @@ class Learner:
     def weights(self) -> Weights:
         """A copy of the weights as they stand, without what only learning needs."""
         learnt = {name: variable.numpy() for name, variable in self._variables.items() if name != BACKWARDS}
-        return learnt | self._kept
+        return learnt | {name: value.copy() for name, value in self._kept.items()}
 
     @property
     def state(self) -> dict[str, tf.Variable]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from math import prod
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +14,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from recsys.errors import SettingsError
+from recsys.model.averaging import TailAverage
 from recsys.model.batches import Batches, batches_of
 from recsys.model.checkpoints import fingerprint, load_checkpoint, save_checkpoint
+from recsys.model.history import Epoch, Phase, Progress, best_epoch, worth
 from recsys.model.learner import Learner
 from recsys.model.network import REVISIT, TREND, Weights, initial_weights
 from recsys.model.revisits import fit_revisits
@@ -25,46 +26,13 @@ from recsys.sessions import Sessions
 from recsys.settings import ModelSettings, TrainingSettings
 from recsys.trail import MOST_ITEMS
 
-STOP_METRICS = "recall@20", "mrr@20"  # the best epoch has the highest product of them
-BEST = "best."  # tensors of a checkpoint that are the best epoch's weights
+BEST, SUM = "best.", "sum."  # tensors of a checkpoint that are the best epoch's weights, and of a tail average
 REPORT_WINDOWS = 32  # windows between two calls of the progress callback
 
 # What TensorBoard's own package, which only looking at logs needs, would mark a scalar with.
 _SCALAR = tf.compat.v1.SummaryMetadata(
     plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars"), data_class="DATA_CLASS_SCALAR"
 )
-
-Phase = Literal["search", "final"]
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What an epoch brought.
-
-    ``search`` epochs learn from training sessions and are validated; ``final`` epochs learn from all sessions before
-    the test boundary. ``loss`` is the mean over events. ``trend`` is how far what rose when training ended held in the
-    validation sessions (:mod:`recsys.model.trend`).
-    """
-
-    phase: Phase
-    number: int
-    loss: float
-    events_per_second: float
-    validation: dict[str, float] = field(default_factory=dict)
-    trend: float = 0.0
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far an epoch is."""
-
-    phase: Phase
-    epoch: int
-    epochs: int
-    window: int
-    windows: int
-    loss: float
-    events_per_second: float
 
 
 @dataclass(frozen=True)
@@ -152,12 +120,6 @@ def refuse_nothing_to_learn(sessions: Sessions) -> None:
         )
 
 
-def best_epoch(history: Sequence[Epoch]) -> Epoch:
-    """The validated epoch with the highest Recall@20 times MRR@20, the first of equals."""
-    validated = (epoch for epoch in history if epoch.validation)
-    return max(validated, key=lambda epoch: prod(epoch.validation[metric] for metric in STOP_METRICS))
-
-
 class _Run:
     """A run and where it stands; what it does next follows from its history and the learner's variables alone."""
 
@@ -185,12 +147,13 @@ class _Run:
             progress, tensors = saved
             self.phase = progress["phase"]
             self.history = [Epoch(**epoch) for epoch in progress["history"]]
-            self.best_weights = {name[len(BEST) :]: value for name, value in tensors.items() if name.startswith(BEST)}
+            self.best_weights = _with_prefix(BEST, tensors)
             self._restored = progress["epoch"], progress["window"], tensors
 
     def finish(self, sessions: Sessions, epochs: int) -> Weights:
         """The weights after so many epochs over ``sessions``, as they serve."""
-        return self._serving(self.learn("final", sessions, epochs), sessions)
+        learner = self.learn("final", sessions, epochs)
+        return self._serving(self._tail.take_mean() if self._averages else learner.weights, sessions)
 
     def learn(self, phase: Phase, sessions: Sessions, epochs: int, validate: Validate | None = None) -> Learner:
         """Up to so many epochs over ``sessions``, or what is left of them where the run was restored in this phase."""
@@ -199,17 +162,17 @@ class _Run:
         gc.collect()  # the learner of the search, large and in a cycle with its own functions
         learner = Learner(self._initial_weights(), batches, self._settings)
         done = window = 0
+        self._tail = TailAverage(len(batches))
         if self._restored is not None and self.phase == phase:
             done, window, tensors = self._restored
             for name, variable in learner.state.items():
                 variable.assign(tensors[name])
+            self._tail = TailAverage(len(batches), _with_prefix(SUM, tensors))
         self.phase, self._restored = phase, None
         while done < epochs and not (validate and self._risen_enough()):
             epoch = self._epoch(learner, batches, done, epochs, window)
             if validate:
-                weights = self._serving(learner, sessions)
-                metrics = {name: float(value) for name, value in validate(weights).items()}
-                epoch = replace(epoch, validation=metrics, trend=float(weights[TREND][0]))
+                epoch, weights = self._validated(epoch, learner, sessions, validate)
             self.history.append(epoch)
             if validate and not self._settings.refit and best_epoch(self.history) is epoch:
                 self.best_weights = weights
@@ -220,9 +183,25 @@ class _Run:
             self._report(epoch)
         return learner
 
-    def _serving(self, learner: Learner, sessions: Sessions) -> Weights:
+    @property
+    def _averages(self) -> bool:
+        """Whether validation preferred averaged weights."""
+        return any(epoch.validation for epoch in self.history) and best_epoch(self.history).averaged
+
+    def _validated(
+        self, epoch: Epoch, learner: Learner, sessions: Sessions, validate: Validate
+    ) -> tuple[Epoch, Weights]:
+        """The epoch with what validation says of its better weights, and these: the last, or the mean over its end."""
+        tries = []
+        for averaged in (False, True):
+            weights = self._serving(self._tail.take_mean() if averaged else learner.weights, sessions)
+            metrics = {name: float(value) for name, value in validate(weights).items()}
+            trend = float(weights[TREND][0])
+            tries.append((replace(epoch, validation=metrics, trend=trend, averaged=averaged), weights))
+        return max(tries, key=lambda tried: worth(tried[0]))
+
+    def _serving(self, weights: Weights, sessions: Sessions) -> Weights:
         """The weights as they serve: with what is fitted when they have learnt ``sessions``."""
-        weights = learner.weights  # a copy, large
         weights[REVISIT] = fit_revisits(weights, sessions)
         rise = rise_of(sessions, self._items)
         return with_trend(weights, rise, self._trend(weights, rise))
@@ -241,8 +220,11 @@ class _Run:
         """The rest of an epoch, from ``window`` on."""
         events = np.concatenate(([0], np.cumsum(batches.events)))
         began, first = time.monotonic(), window
+        averages = self.phase == "search" or (self._averages and done + 1 == epochs)
         for learnt in learner.learn(range(first, len(batches)), done * len(batches) + first):
             window = learnt + 1
+            if averages and self._tail.due(window):
+                self._tail.add(learner.weights)
             if window % REPORT_WINDOWS == 0 or window == len(batches):
                 rate = float(events[window] - events[first]) / (time.monotonic() - began)
                 loss = learner.loss_sum / max(int(events[window]), 1)
@@ -263,6 +245,7 @@ class _Run:
         progress = {"phase": self.phase, "epoch": done, "window": window, "history": history}
         tensors = {name: variable.numpy() for name, variable in learner.state.items()}
         tensors |= {f"{BEST}{name}": value for name, value in self.best_weights.items()}
+        tensors |= {f"{SUM}{name}": value for name, value in self._tail.sums.items()}
         save_checkpoint(self._checkpoint, self._identity, progress, tensors)
         self._saved_at = time.monotonic()
 
@@ -276,3 +259,7 @@ class _Run:
             for name, value in values.items():
                 tf.summary.write(name, np.float32(value), metadata=_SCALAR)
         writer.close()
+
+
+def _with_prefix(prefix: str, tensors: Mapping[str, NDArray[Any]]) -> Weights:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}

@@ -20,7 +20,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from recsys.dataset import Dataset
 from recsys.errors import DatasetError, RecsysError
-from recsys.model.training import Epoch, Fitted, Progress, Report, best_epoch, fit
+from recsys.model.history import Epoch, Progress, best_epoch
+from recsys.model.training import Fitted, Report, fit
 from recsys.settings import Settings
 from recsys.tuning.space import Space, configure
 from recsys.tuning.study import EPOCHS, ERROR, FIGURES, finished

@@ -12,8 +12,9 @@ from recsys.cli.train import train
 from recsys.dataset import write_dataset
 from recsys.errors import SettingsError
 from recsys.manifest import Split
+from recsys.model.history import Epoch, Progress, best_epoch
 from recsys.model.network import Weights
-from recsys.model.training import REPORT_WINDOWS, Epoch, Progress, best_epoch, fit
+from recsys.model.training import fit
 from recsys.settings import ModelSettings, TrainingSettings
 from recsys.vocabulary import Vocabulary
 
@@ -108,26 +109,33 @@ def test_every_form_of_the_model_learns(model: ModelSettings, loss: str) -> None
 
 
 class Planned:
-    """Validation that gives what was planned, and keeps the weights it saw."""
+    """Validation that gives what was planned for the last or the averaged weights of each epoch, and keeps these."""
 
-    def __init__(self, *recalls: float) -> None:
-        self.recalls = recalls
+    def __init__(self, *recalls: float, averaged: bool = False) -> None:
+        self.recalls, self.averaged = recalls, averaged
+        self.calls = 0
         self.seen: list[Weights] = []
 
     def __call__(self, weights: Weights) -> dict[str, float]:
+        epoch, averaged = divmod(self.calls, 2)
+        self.calls += 1
+        if averaged != self.averaged:
+            return {"recall@20": self.recalls[epoch] - 0.01, "mrr@20": 0.1}
         self.seen.append(weights)
-        return {"recall@20": self.recalls[len(self.seen) - 1], "mrr@20": 0.1}
+        return {"recall@20": self.recalls[epoch], "mrr@20": 0.1}
 
 
 STOPPING = QUICK.model_copy(update={"epochs": 10, "patience": 2})
 
 
-def test_early_stopping_and_refit() -> None:
-    validate = Planned(0.1, 0.3, 0.2, 0.3)
+@pytest.mark.parametrize("averaged", [False, True])
+def test_early_stopping_and_refit(averaged: bool) -> None:
+    validate = Planned(0.1, 0.3, 0.2, 0.3, averaged=averaged)
     fitted = fit(LOG, LOG, 60, SMALL, STOPPING, validate=validate)
     phases = [(epoch.phase, epoch.number) for epoch in fitted.history]
     assert phases == [*(("search", n) for n in (1, 2, 3, 4)), ("final", 1), ("final", 2)]
     assert best_epoch(fitted.history).number == 2
+    assert best_epoch(fitted.history).averaged is averaged
     assert same(fitted.weights, validate.seen[1]), "the refit saw the same sessions in the same order"
     assert fitted.learnt == "development"
 
@@ -147,23 +155,36 @@ class KilledError(Exception):
 RECALLS = (0.1, 0.3, 0.2, 0.25)
 
 
-@pytest.mark.parametrize(("refit", "epochs_done"), [(True, 2), (True, 5), (False, 3)])
-def test_a_run_that_is_resumed_ends_as_an_unbroken_one(tmp_path: Path, refit: bool, epochs_done: int) -> None:
-    settings = STOPPING.model_copy(update={"refit": refit, "checkpoint_seconds": 1e-9})
-    unbroken = fit(LOG, LOG, 60, SMALL, settings, validate=Planned(*RECALLS))
+@pytest.mark.parametrize(
+    ("refit", "epochs_done", "share", "averaged"), [(True, 2, 0.2, False), (True, 5, 1.0, True), (False, 3, 1.0, True)]
+)
+def test_a_run_that_is_resumed_ends_as_an_unbroken_one(
+    tmp_path: Path, refit: bool, epochs_done: int, share: float, averaged: bool
+) -> None:
+    """Killed in the next epoch, part of which is saved by then, also where weights are being averaged."""
+    settings = STOPPING.model_copy(update={"refit": refit, "checkpoint_seconds": 1e-9, "clicks_per_step": 1})
+    unbroken = fit(LOG, LOG, 60, SMALL, settings, validate=Planned(*RECALLS, averaged=averaged))
     ended: list[Epoch] = []
 
     def die(event: Progress | Epoch) -> None:
-        """Within the next epoch, part of which is saved by then."""
         if isinstance(event, Epoch):
             ended.append(event)
-        elif len(ended) == epochs_done and event.window > REPORT_WINDOWS:
+        elif len(ended) == epochs_done and event.window >= share * event.windows:
             raise KilledError
 
     checkpoint = tmp_path / "checkpoint"
     with pytest.raises(KilledError):
-        fit(LOG, LOG, 60, SMALL, settings, validate=Planned(*RECALLS), checkpoint=checkpoint, report=die)
-    remaining = Planned(*RECALLS[len([epoch for epoch in ended if epoch.validation]) :])
+        fit(
+            LOG,
+            LOG,
+            60,
+            SMALL,
+            settings,
+            validate=Planned(*RECALLS, averaged=averaged),
+            checkpoint=checkpoint,
+            report=die,
+        )
+    remaining = Planned(*RECALLS[len([epoch for epoch in ended if epoch.validation]) :], averaged=averaged)
     resumed = fit(LOG, LOG, 60, SMALL, settings, validate=remaining, checkpoint=checkpoint)
     assert same(resumed.weights, unbroken.weights)
     assert [(epoch.number, epoch.loss) for epoch in resumed.history] == [

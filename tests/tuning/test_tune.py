@@ -23,7 +23,8 @@ from recsys.cli.train import train
 from recsys.cli.tune import tune
 from recsys.dataset import Dataset
 from recsys.errors import DatasetError, InputError, RecsysError, SettingsError
-from recsys.model.training import Epoch, Progress, Report, best_epoch
+from recsys.model.history import Epoch, Progress, best_epoch
+from recsys.model.training import Report
 from recsys.settings import Settings
 from recsys.tuning.outcome import Outcome
 from recsys.tuning.report import render

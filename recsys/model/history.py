@@ -1,0 +1,55 @@
+"""What a training run says of its epochs, and which of them is the best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Literal
+
+STOP_METRICS = "recall@20", "mrr@20"  # the best epoch has the highest product of them
+
+Phase = Literal["search", "final"]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch brought.
+
+    ``search`` epochs learn from training sessions and are validated; ``final`` epochs learn from all sessions before
+    the test boundary. ``loss`` is the mean over events. ``trend`` is how far what rose when training ended held in the
+    validation sessions (:mod:`recsys.model.trend`). ``averaged`` says whether the weights are the mean over the end of
+    the epoch (:mod:`recsys.model.averaging`), as validation prefers them, or the last ones.
+    """
+
+    phase: Phase
+    number: int
+    loss: float
+    events_per_second: float
+    validation: dict[str, float] = field(default_factory=dict)
+    trend: float = 0.0
+    averaged: bool = False
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an epoch is."""
+
+    phase: Phase
+    epoch: int
+    epochs: int
+    window: int
+    windows: int
+    loss: float
+    events_per_second: float
+
+
+def best_epoch(history: Sequence[Epoch]) -> Epoch:
+    """The validated epoch with the highest Recall@20 times MRR@20, the first of equals."""
+    validated = (epoch for epoch in history if epoch.validation)
+    return max(validated, key=worth)
+
+
+def worth(epoch: Epoch) -> float:
+    """What validation says of an epoch, as one number."""
+    return prod(epoch.validation[metric] for metric in STOP_METRICS)
