@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from recsys.manifest import Split
 from recsys.page.look import BASELINE, FAINT, INK, MODEL, STYLE, WIDTH, as_svg
 from recsys.profile.measures import GAP_BINS, HOUR_MS, Profile
+from recsys.profile.reasons import in_words
 
 _BARS = 400  # at most in a plot over time
 _SPANS = {"1 s": 1e3, "10 s": 1e4, "1 min": 6e4, "10 min": 6e5, "1 h": 3.6e6, "1 day": 8.64e7, "1 week": 6.048e8}
@@ -97,8 +98,8 @@ def reasons(rejected: dict[str, int]) -> str:
     """Rejected lines by reason, the most frequent on top."""
     ordered = sorted(rejected.items(), key=lambda reason: (reason[1], reason[0]))
     with _plot("", height=0.4 + 0.36 * len(ordered)) as (figure, axes):
-        names, counts = zip(*ordered, strict=True)
-        axes.barh(names, counts, color=MODEL, height=0.66)
+        codes, counts = zip(*ordered, strict=True)
+        axes.barh([in_words(code) for code in codes], counts, color=MODEL, height=0.66)
         for place, count in enumerate(counts):
             axes.annotate(f"{count:,}", (count, place), (7, 0), textcoords="offset points", va="center")
         axes.grid(visible=False)
