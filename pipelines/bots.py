@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from pipelines import shards
 from pipelines.counts import RangeCounts, counts_of
+from pipelines.filters import first_filter
 from pipelines.numbers import codes_of
 from pipelines.pieces import from_bytes, to_bytes
 from pipelines.places import Place
-from pipelines.tally import Tally, report
+from pipelines.tally import Tally, report, total
 from recsys.sessions import Sessions
 from recsys.settings import SessionSettings
 
@@ -78,9 +79,9 @@ def peaks_of(sessions: Sessions, users: pa.LargeStringArray) -> pa.Table:
 
 def _most(owner: NDArray[np.int32], window: NDArray[np.int64]) -> NDArray[np.int64]:
     """The most clicks of each owner in one window; events are sorted by both, and every owner has some."""
-    opens = np.flatnonzero(np.concatenate(([True], (np.diff(owner) != 0) | (np.diff(window) != 0))))
+    opens = np.flatnonzero((np.diff(owner, prepend=-1) != 0) | (np.diff(window, prepend=-1) != 0))
     clicks = np.diff(np.append(opens, len(owner)))
-    firsts = np.flatnonzero(np.concatenate(([True], np.diff(owner[opens]) != 0)))
+    firsts = np.flatnonzero(np.diff(owner[opens], prepend=-1))
     most: NDArray[np.int64] = np.maximum.reduceat(clicks, firsts)
     return most
 
@@ -95,19 +96,24 @@ def keep_peaks(work: Place, name: str, peaks: pa.Table) -> Counter[str]:
     return counts
 
 
-def leave_out(shard: Place, work: Place, step: str, limits: Limits) -> Iterator[RangeCounts]:
-    """Write a shard without its bots into ``work/people`` and the bots into ``work/bots``; what falls, by item."""
+def leave_out(shard: Place, work: Place, step: str, limits: Limits, settings: SessionSettings) -> Iterator[RangeCounts]:
+    """Write a shard without its bots into ``work/people`` and the bots into ``work/bots``; what falls, by item.
+
+    Then sessions fall that are too long or too short: a bot's were none of a person's.
+    """
     name = shard.name
     sessions, users = shards.load(shard)
     codes = codes_of(work, name)
     peaks = from_bytes((work / "peaks" / name).read())
     bots = peaks.filter(pa.array(limits.exceeded(peaks)))
     theirs = pc.is_in(users, value_set=bots["user"]).to_numpy(zero_copy_only=False)
-    lost = sessions.keep_sessions(theirs)
-    shards.save(work / "people" / name, sessions.keep_sessions(~theirs), users.filter(pa.array(~theirs)))
+    stays, tally = ~theirs, Tally(Counter({"filtered/bot": int(sessions.lengths[theirs].sum())}))
+    stays[stays], others = first_filter(sessions.keep_sessions(stays), settings)
+    lost = sessions.keep_sessions(~stays)
+    shards.save(work / "people" / name, sessions.keep_sessions(stays), users.filter(pa.array(stays)))
     if len(bots):
         (work / "bots" / name).write(b"".join(_line(row) for row in bots.to_pylist()))
-    report(work, step, name, Tally(Counter({"filtered/bot": lost.events})))
+    report(work, step, name, total([tally, others]))
     yield from counts_of("lost", codes, np.bincount(lost.items, minlength=len(codes)))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -11,24 +10,28 @@ from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from pipelines import steps
+from pipelines.again import Log
+from pipelines.append import Earlier
 from pipelines.bots import Limits, limits_of
 from pipelines.boundaries import Boundaries
 from pipelines.counts import read_counts
 from pipelines.filters import STAYS, newly_rare, write_leaves
+from pipelines.kept import FOLDER, Keeping
 from pipelines.keys import key_of
 from pipelines.numbers import ids_of, total_counts
 from pipelines.places import BeamFiles, Local, Place, place
 from pipelines.progress import Stages
+from pipelines.rejected import check_read, gather_dead_letters, prepend
 from pipelines.runner import runner_of
+from pipelines.sizing import CLICK_BYTES, bytes_of, more_shards, shards_for
 from pipelines.tally import Tally, total
 from recsys.columns import Clock
 from recsys.dataset import SPLITS, finish
-from recsys.errors import InputError, MissingInputError
+from recsys.errors import InputError
 from recsys.files import staged_directory
 from recsys.logs.files import Files
 from recsys.logs.letters import Letters, Retry, find_letters
@@ -38,21 +41,16 @@ from recsys.pseudonyms import Pseudonyms
 from recsys.settings import SessionSettings
 from recsys.vocabulary import Vocabulary
 
-SHARD_BYTES = 48 << 20  # of log, decompressed, that a shard holds if users are spread evenly: larger ones sort slower
-WORKING_BYTES = 6  # of memory that a shard takes at its most for each byte of its log
-BASE_BYTES = 512 << 20  # of memory that a process takes without any shard
-MIN_SHARDS, MAX_SHARDS = 8, 1 << 16
 MAX_TYPES = 127  # codes are int8
-COMPRESSION = 6  # how much smaller a compressed log is, roughly
 
 
 @dataclass(frozen=True)
 class Request:
     """What to build: the logs and how to read them, the time split, and where sessions go.
 
-    Dead letters to ``retry`` stand for the lines that they came from. ``work`` is the path or URL of a directory for
-    intermediate files, which all of Beam's workers must see. With ``pseudonyms`` these stand for user ids, and dead
-    letters do not quote their lines.
+    Dead letters to ``retry`` stand for the lines that they came from. What is built holds the clicks of the
+    ``earlier`` dataset too. ``work`` is the path or URL of a directory for intermediate files, which all of Beam's
+    workers must see. With ``pseudonyms`` these stand for user ids, and dead letters do not quote their lines.
     """
 
     inputs: Sequence[str]
@@ -69,6 +67,8 @@ class Request:
     overwrite: bool = False
     pseudonyms: Pseudonyms | None = None
     work: str | None = None
+    keep_clicks: bool = True
+    earlier: Earlier | None = None
     beam_flags: tuple[str, ...] = ()
 
 
@@ -84,20 +84,28 @@ def build_dataset(request: Request) -> Manifest:
     sources = find_sources(request.inputs, request.mapping, request.layout, files)
     letters = find_letters(request.retry, sources, files) if request.retry else {}
     key = key_of(sources, request.pseudonyms)
+    earlier = request.earlier
+    if earlier:
+        earlier.check(sources, key)
     staged = staged_directory(request.out, overwrite=request.overwrite)
     with staged as directory, _work_of(request, directory) as work:
         options, workers = runner_of(request.beam_flags)
+        written = work / "sessions" if request.work else Local(directory)
+        shards = _shards(request, bytes_of(sources), workers)
         job = steps.Job(
             options=options,
             work=work,
-            sessions=work / "sessions" if request.work else Local(directory),
-            shards=request.shards or _shards(sources, request.memory_mib, workers),
+            sessions=written,
+            shards=shards,
             threads=math.ceil(workers / len(sources)),
             pseudonyms=request.pseudonyms,
+            keeping=_keeping(request, written, work, shards),
         )
         if request.work:
             letters = _with_letters(work / "letters.jsonl", files, letters)
         manifest = _build(request, job, sources, letters, key, directory)
+        if earlier:
+            earlier.check_unchanged()
     _kept_dead_letters(request).unlink(missing_ok=True)
     return manifest
 
@@ -113,6 +121,29 @@ def _work_of(request: Request, directory: Path) -> Iterator[Place]:
         yield work
     finally:
         work.delete()
+
+
+def _shards(request: Request, size: int, workers: int) -> int:
+    """How many shards there are for logs of so many bytes; where a dataset is added to, they can only be divided."""
+    if request.earlier is None:
+        return request.shards or shards_for(size, request.memory_mib, workers)
+    size += CLICK_BYTES * request.earlier.rows
+    return more_shards(request.earlier.shards, size, request.memory_mib, workers)
+
+
+def _keeping(request: Request, written: Place, work: Place, shards: int) -> Keeping:
+    """Where clicks are kept, and where those of the earlier dataset are: where all workers see them."""
+    into = written / FOLDER if request.keep_clicks else None
+    if not (earlier := request.earlier):
+        return Keeping(into)
+    found: dict[int, Place] = {}
+    for shard, path in earlier.clicks.items():
+        place: Place = Local(path)
+        if request.work:
+            place = work / "earlier" / path.name
+            place.write(path.read_bytes())
+        found |= dict.fromkeys(range(shard, shards, earlier.shards), place)
+    return Keeping(into, found, shards if shards > earlier.shards else None)
 
 
 def _with_letters(copy: Place, files: Files, letters: Mapping[str, Letters]) -> dict[str, Letters]:
@@ -136,8 +167,11 @@ def _build(
         read = steps.read_and_cut(job, sources, request.clock, letters, request.settings)
     (job.work / "pieces").delete()
     dead_letters = directory / "dead-letter.jsonl"
-    _gather_dead_letters(job.work, dead_letters)
-    _check_read(request, read, dead_letters)
+    gather_dead_letters(job.work, dead_letters)
+    check_read(read, request.inputs, request.max_bad, dead_letters, _kept_dead_letters(request))
+    if earlier := request.earlier:
+        read = total([earlier.tally, read])
+        prepend(earlier.dead_letters, dead_letters)
     types = steps.gather_types(job.work)
     _check_types(len(types))
     assert read.first_ms is not None
@@ -155,9 +189,11 @@ def _build(
         written = steps.write_split(job, split, request.settings, rows)
     counts["test"] = read_counts(job.work / "counts", "test", len(vocabulary))
     tally = total([read, filtered, written])
+    if request.earlier:
+        tally.counts["forgotten"] = request.earlier.forgotten(read)
     if tally.counts["events/train"] == 0:
         raise InputError("no sessions are left to train on: the filters and the split took all of them")
-    _fetch(job.sessions, written.files, directory)
+    _fetch(job.sessions, tally.files, directory)
     job.work.delete()
     return finish(
         directory,
@@ -168,8 +204,8 @@ def _build(
         counts=_counts(tally),
         sizes={name: _size(tally, name, counts[name]) for name in SPLITS},
         fingerprints=written.fingerprints,
-        parameters=_parameters(request, sources, limits, key),
-        known=[DatasetFile(path=name, rows=rows, sha256=sha) for name, (rows, sha) in written.files.items()],
+        parameters=_parameters(request, job, sources, limits, key),
+        known=[DatasetFile(path=name, rows=rows, sha256=sha) for name, (rows, sha) in tally.files.items()],
     )
 
 
@@ -186,7 +222,7 @@ def _filter(request: Request, job: steps.Job, stages: Stages, limits: Limits, bo
     tallies: list[Tally] = []
     if request.settings.drops_bots:
         with stages.shards("leaving out bots", "bots"):
-            tallies.append(steps.leave_out_bots(job, limits, bots))
+            tallies.append(steps.leave_out_bots(job, limits, request.settings, bots))
         support -= read_counts(job.work / "lost-bots", "lost", len(support))
     leaves = np.full(len(support), STAYS, np.int32)
     write_leaves(job.work, leaves)
@@ -217,37 +253,6 @@ def _vocabulary(job: steps.Job, counts: NDArray[np.int64]) -> tuple[Vocabulary, 
     return Vocabulary(ids.to_pylist(), counts[codes]), rows
 
 
-def _gather_dead_letters(work: Place, target: Path) -> None:
-    """Append the parts, which sort in the order of the input."""
-    with target.open("wb") as file:
-        file.writelines((work / "dead").contents())
-
-
-def _check_read(request: Request, read: Tally, dead_letters: Path) -> None:
-    if read.damaged:
-        raise InputError("; ".join(read.damaged))
-    clicks, rejected = read.counts["read"], read.group("rejected")
-    bad = sum(rejected.values())
-    if clicks == 0:
-        raise MissingInputError(f"no clicks: {', '.join(request.inputs)}: only headers or blank lines")
-    if bad <= request.max_bad * clicks and bad < clicks:
-        return
-    kept = _kept_dead_letters(request)
-    shutil.copyfile(dead_letters, kept)
-    reasons = ", ".join(f"{n:,} {reason}" for reason, n in sorted(rejected.items(), key=lambda pair: -pair[1]))
-    raise InputError(
-        f"{bad:,} of {clicks:,} clicks ({bad / clicks:.1%}) cannot be used, more than --max-bad {request.max_bad:.1%}: "
-        f"{reasons}; the first: {_first(dead_letters)}; each is in {kept} with its line and reason"
-    )
-
-
-def _first(dead_letters: Path) -> str:
-    """The first dead letter in words."""
-    with dead_letters.open("rb") as file:
-        letter = orjson.loads(next(file))
-    return f"{letter['file']} line {letter['line']}: {letter['detail'] or letter['reason']}"
-
-
 def _kept_dead_letters(request: Request) -> Path:
     """Where the bad lines of a run stay that was refused for them."""
     return request.out.with_name(f"{request.out.name}.dead-letter.jsonl")
@@ -262,6 +267,7 @@ def _counts(tally: Tally) -> Counts:
         rejected=tally.group("rejected"),
         filtered=tally.group("filtered"),
         cut=tally.group("cut"),
+        forgotten=tally.counts["forgotten"],
     )
 
 
@@ -273,26 +279,19 @@ def _size(tally: Tally, name: str, counts: NDArray[np.int64]) -> Size:
     )
 
 
-def _parameters(request: Request, sources: list[Source], limits: Limits, key: str | None) -> dict[str, JsonValue]:
+def _parameters(
+    request: Request, job: steps.Job, sources: list[Source], limits: Limits, key: str | None
+) -> dict[str, JsonValue]:
+    logs = [Log.of(sources, request.mapping, request.layout, request.clock)]
+    letters = request.retry.name if request.retry else None
+    if earlier := request.earlier:
+        logs, letters = [*earlier.logs, *logs], earlier.from_dead_letter
     return {
-        "inputs": [source.name for source in sources],
-        "columns": dict(sources[0].columns),
-        "time_unit": request.clock.unit,
-        "time_format": request.clock.pattern,
-        "mapping": dict(request.mapping),
-        "layout": {**vars(request.layout), "header": list(request.layout.header)},
-        "from_dead_letter": request.retry.name if request.retry else None,
+        "logs": [log.to_json() for log in logs],
+        "from_dead_letter": letters,
         "max_bad": request.max_bad,
         "key": key,
+        "boundaries": dict(vars(request.boundaries)),
+        "shards": job.shards,
         "bot_clicks": {window: limit for window, limit in vars(limits).items() if limit is not None},
     }
-
-
-def _shards(sources: list[Source], memory_mib: int, workers: int) -> int:
-    """So many shards that ``workers`` of them fit the memory, if users are spread evenly."""
-    size = sum(
-        source.size * (COMPRESSION if source.compression or source.format in ("parquet", "avro") else 1)
-        for source in sources
-    )
-    fitting = ((memory_mib << 20) - BASE_BYTES) // workers // WORKING_BYTES
-    return min(max(MIN_SHARDS, math.ceil(size / min(fitting, SHARD_BYTES))), MAX_SHARDS)

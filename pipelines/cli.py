@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 @click.option("--shards", type=click.IntRange(1, 10_000), help="Parts that users are spread over. [default: by size]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing dataset.")
 @click.option("--work", metavar="DIR|URL", help="Where Beam's workers exchange files. [default: inside the dataset]")
+@click.option("--append", is_flag=True, help="Add the clicks of INPUT to the dataset at --out; see above.")
 @with_settings("sessions", "pipeline")
 def sessions(
     settings: Settings,
@@ -62,6 +63,7 @@ def sessions(
     shards: int | None,
     overwrite: bool,
     work: str | None,
+    append: bool,
 ) -> None:
     """Build a session dataset from click logs with Beam.
 
@@ -99,6 +101,13 @@ def sessions(
     recsys sessions --from-dead-letter dataset --time-format '%d.%m.%Y %H:%M' --out mended
     recsys sessions --from-dead-letter dataset --letters by-hand.jsonl --out mended
 
+    --append adds a log, such as the next day's, to a dataset, which keeps all clicks for that. It is then what all its
+    logs together would have given, in less time. The new log is read, time is split and sessions are filtered as when
+    the dataset was built, unless options say otherwise; what cuts sessions cannot change.
+
+    \b
+    recsys sessions tuesday.csv.gz --out dataset --append
+
     With the setting privacy.key (in the environment or the settings file) user ids are hashed in all that the dataset
     holds, those of an archive that has them so by the same key stay, and dead letters do not quote the lines.
 
@@ -109,6 +118,7 @@ def sessions(
 
     logging.getLogger().setLevel(logging.CRITICAL)  # Beam warns of absent cloud packages, and logs what it raises
 
+    from pipelines.append import Earlier
     from pipelines.boundaries import Boundaries
     from pipelines.build import Request, build_dataset
     from recsys.logs.presets import Preset
@@ -125,22 +135,28 @@ def sessions(
         raise click.UsageError("either INPUT or --from-dead-letter is needed")
     if from_dead_letter is not None and from_dead_letter.resolve() == out.resolve():
         raise click.UsageError("--from-dead-letter reads that dataset: --out must be another one")
+    if append and (overwrite or shards is not None or from_dead_letter is not None):
+        raise click.UsageError("--append excludes --overwrite, --shards and --from-dead-letter")
     options = (columns, preset, header, delimiter, time_unit, time_format, now)
+    earlier = Earlier.open(out) if append else None
     if from_dead_letter is None:
-        reading = {"inputs": files, **_reading(Preset({}), *options)}
+        reading = {"inputs": files, **_reading(earlier.logs[-1].reading if earlier else Preset({}), *options)}
     else:
         reading = _again(from_dead_letter, letters, options)
+    boundaries = Boundaries(test_from, test_days, validation_from, validation_days)
     request = Request(
         **reading,
         out=out,
-        settings=settings.sessions,
-        boundaries=Boundaries(test_from, test_days, validation_from, validation_days),
+        settings=earlier.settings(settings.sessions) if earlier else settings.sessions,
+        boundaries=earlier.boundaries(boundaries) if earlier else boundaries,
         max_bad=max_bad,
         shards=shards,
         memory_mib=settings.pipeline.memory_mib,
-        overwrite=overwrite,
+        overwrite=overwrite or append,
         pseudonyms=Pseudonyms.of_settings(settings.privacy),
         work=work,
+        keep_clicks=settings.pipeline.keep_clicks,
+        earlier=earlier,
         beam_flags=tuple(flag for flag in inputs if flag.startswith("--")),
     )
     began = time.monotonic()

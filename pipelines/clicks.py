@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.boundaries import HOUR_MS
 from pipelines.pieces import Piece, PieceWriter, partition
@@ -78,8 +79,13 @@ def _count(events: EventColumns | None, refused: list[Refused]) -> Tally:
     counts = Counter(f"rejected/{item.reason}" for item in refused)
     accepted = 0 if events is None else len(events)
     counts["read"] = accepted + len(refused)
-    if events is None or not accepted:
-        return Tally(counts)
-    hours = np.bincount(events.times // HOUR_MS)  # a hundred years have a million hours
-    counts.update({f"hour/{hour}": int(hours[hour]) for hour in np.flatnonzero(hours).tolist()})
-    return Tally(counts, int(events.times.min()), int(events.times.max()))
+    return total([Tally(counts), count_times(np.zeros(0, np.int64) if events is None else events.times)])
+
+
+def count_times(times: NDArray[np.int64]) -> Tally:
+    """The first and the last of the clicks' times, and how many clicks each hour has: what the time split rests on."""
+    if not len(times):
+        return Tally()
+    hours = np.bincount(times // HOUR_MS)  # a hundred years have a million hours
+    counts = Counter({f"hour/{hour}": int(hours[hour]) for hour in np.flatnonzero(hours).tolist()})
+    return Tally(counts, int(times.min()), int(times.max()))

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipelines.places import Local, Place
 from recsys.columns import EventColumns
@@ -21,14 +22,14 @@ from recsys.hashing import hash_texts
 
 Extent = tuple[str, int, int]  # file, first byte, bytes
 Piece = tuple[int, int, bytes | Extent]  # number of the source, number of the block, the clicks or where they lie
+NO_PIECE: Piece = -1, 0, b""  # for a shard to which nothing comes
 
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
 def partition(events: EventColumns, shards: int) -> list[tuple[int, bytes]]:
     """The events of each shard as Arrow bytes; a user's shard depends on nothing but the user id."""
-    # Sixteen bits: NumPy sorts them by counting.
-    owner = (hash_texts(events.users) % np.uint64(shards)).astype(np.uint16)
+    owner = shard_of(events.users, shards)
     order = np.argsort(owner, kind="stable")
     # Narrow offsets, few words spelt once, nothing that is absent.
     columns = {
@@ -47,6 +48,11 @@ def partition(events: EventColumns, shards: int) -> list[tuple[int, bytes]]:
         (shard, to_bytes(table.slice(bounds[shard], bounds[shard + 1] - bounds[shard])))
         for shard in np.flatnonzero(np.diff(bounds)).tolist()
     ]
+
+
+def shard_of(users: pa.LargeStringArray, shards: int) -> NDArray[np.uint16]:
+    """The shard of each user. (Of sixteen bits: NumPy sorts them by counting.)"""
+    return (hash_texts(users) % np.uint64(shards)).astype(np.uint16)
 
 
 class PieceWriter:
@@ -77,10 +83,14 @@ class PieceWriter:
         return self._source, block, (str(self._path), start, len(data))
 
 
-def read_pieces(pieces: Iterable[Piece]) -> pa.Table:
-    """The clicks of all pieces, in the order of the input: what comes of a shard depends on no order of work."""
-    tables = [from_bytes(_read(content)) for _, _, content in sorted(pieces, key=lambda piece: piece[:2])]
-    return pa.concat_tables(tables, promote_options="default")
+def read_pieces(pieces: Iterable[Piece]) -> pa.Table | None:
+    """The clicks of all pieces, in the order of the input: what comes of a shard depends on no order of work.
+
+    ``None`` if there are none.
+    """
+    some = sorted((piece for piece in pieces if piece != NO_PIECE), key=lambda piece: piece[:2])
+    tables = [from_bytes(_read(content)) for _, _, content in some]
+    return pa.concat_tables(tables, promote_options="default") if tables else None
 
 
 def _read(content: bytes | Extent) -> bytes:

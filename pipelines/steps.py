@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from pipelines import bots, filters, numbers, shards, split
 from pipelines.clicks import read_clicks
 from pipelines.counts import write_counts
-from pipelines.pieces import Piece, from_bytes, read_pieces, to_bytes
+from pipelines.kept import Keeping
+from pipelines.pieces import NO_PIECE, Piece, from_bytes, read_pieces, to_bytes
 from pipelines.places import Place
-from pipelines.tally import Tally, read_reports, report
+from pipelines.tally import Tally, read_reports, report, total
 from recsys.columns import Clock
 from recsys.logs.letters import Letters
 from recsys.logs.sources import Source
@@ -39,14 +40,15 @@ from recsys.settings import SessionSettings
 @dataclass(frozen=True)
 class Job:
     """What all steps of a run share: the runner's options, the directories of its intermediate files and of the
-    sessions it writes, how many shards users are spread over, how many threads read one source, and what user ids
-    become, if not what they are."""
+    sessions it writes, how many shards users are spread over, how many threads read one source, where clicks are kept,
+    and what user ids become, if not what they are."""
 
     options: PipelineOptions
     work: Place
     sessions: Place
     shards: int
     threads: int
+    keeping: Keeping
     pseudonyms: Pseudonyms | None = None
 
     @property
@@ -66,13 +68,17 @@ def read_and_cut(
 ) -> Tally:
     """Read all sources and cut sessions: a file for each shard in ``work/cut``, all items in ``work/items``."""
 
+    waiting = [(shard, NO_PIECE) for shard in job.keeping.earlier]
+
     def build(pipeline: beam.Pipeline) -> None:
+        pieces = _spread(pipeline, list(enumerate(sources))) | "Read" >> beam.FlatMap(
+            read_clicks, clock, letters, job.work, "read", job.shards, job.threads, job.pseudonyms
+        )
         (
-            _spread(pipeline, list(enumerate(sources)))
-            | "Read"
-            >> beam.FlatMap(read_clicks, clock, letters, job.work, "read", job.shards, job.threads, job.pseudonyms)
+            (pieces, pipeline | "Earlier" >> beam.Create(waiting, reshuffle=False))
+            | "All" >> beam.Flatten()
             | "ByShard" >> beam.GroupByKey()
-            | "Cut" >> beam.FlatMap(_cut, settings, job.work, job.buckets)
+            | "Cut" >> beam.FlatMap(_cut, settings, job.work, job.buckets, job.keeping)
             | "ByBucket" >> beam.GroupByKey()
             | "Number" >> beam.FlatMap(numbers.number, job.work, job.buckets)
             | "OfShard" >> beam.GroupByKey()
@@ -91,9 +97,12 @@ def gather_types(work: Place) -> pa.LargeStringArray:
     return types
 
 
-def leave_out_bots(job: Job, limits: bots.Limits, listed: Path) -> Tally:
-    """Drop the users that click more than ``limits`` and list them; what falls, by item, into ``work/lost-bots``."""
-    tally = _over_shards(job, "bots", "lost-bots", bots.leave_out, "bots", limits)
+def leave_out_bots(job: Job, limits: bots.Limits, settings: SessionSettings, listed: Path) -> Tally:
+    """Drop the users that click more than ``limits`` and list them, then sessions that are too long or too short.
+
+    What falls, by item, is counted into ``work/lost-bots``.
+    """
+    tally = _over_shards(job, "bots", "lost-bots", bots.leave_out, "bots", limits, settings)
     bots.settle(job.work, listed)
     return tally
 
@@ -143,15 +152,18 @@ def _spread(pipeline: beam.Pipeline, elements: Sequence[Any]) -> Any:
 
 
 def _cut(
-    shard: tuple[int, Iterable[Piece]], settings: SessionSettings, work: Place, buckets: int
+    shard: tuple[int, Iterable[Piece]], settings: SessionSettings, work: Place, buckets: int, keeping: Keeping
 ) -> Iterator[numbers.Offer]:
     """Cut a shard, drop sessions that are too long or short, and offer the items of the others to be numbered."""
     name = f"{shard[0]:05}"
-    cut = shards.cut(read_pieces(shard[1]), settings.rule)
-    keep, tally = filters.first_filter(cut.made.sessions, settings)
-    tally.counts += Counter(duplicates=cut.made.duplicates, repeats=cut.made.repeats)
-    if settings.drops_bots:
+    clicks, known = keeping.arrange(shard[0], read_pieces(shard[1]), settings.rule)
+    cut = shards.Shard.of(clicks)
+    if settings.drops_bots:  # first, whole, and when the limits are known
+        keep, tally = np.ones(len(cut.made.sessions), np.bool_), Tally()
         tally.counts += bots.keep_peaks(work, name, bots.peaks_of(cut.made.sessions, cut.users))
+    else:
+        keep, tally = filters.first_filter(cut.made.sessions, settings)
+    tally.counts += Counter(duplicates=cut.made.duplicates, repeats=cut.made.repeats)
     sessions = cut.made.sessions.keep_sessions(keep)
     counts = np.bincount(sessions.items, minlength=len(cut.items))
     used = np.flatnonzero(counts)
@@ -162,5 +174,5 @@ def _cut(
     sessions = Sessions(places[sessions.items], sessions.times, sessions.types, sessions.starts)
     shards.save(work / "cut" / name, sessions, cut.users.filter(pa.array(keep)))
     (work / "types" / name).write(to_bytes(pa.table({"id": cut.types})))
-    report(work, "read", f"shard-{name}", tally)
+    report(work, "read", f"shard-{name}", total([tally, known]))
     yield from numbers.offer(name, cut.items.take(pa.array(offered)), counts[offered], sizes)

@@ -10,6 +10,7 @@
         test/*.parquet        sessions that begin at or after the test boundary; only items of the vocabulary
         dead-letter.jsonl     lines that could not be read, with file, line and reason
         bots.jsonl            users that were dropped for how much they click, where that was asked for
+        kept/*.parquet        all clicks, for whoever adds to the dataset (:mod:`pipelines.kept`); not read otherwise
 
 A Parquet row is one session: ``user_id`` string, ``items`` list<int32> (vocabulary rows), ``times`` list<int64> (epoch
 milliseconds), ``types`` list<int8> (positions in ``event_types``). A dataset appears whole or not at all. Whoever reads
@@ -62,7 +63,7 @@ class Dataset:
 
     @classmethod
     def open(cls, path: str | Path, verify: bool = True) -> Dataset:
-        """Open the dataset in the directory ``path``; ``verify`` compares each file with its hash.
+        """Open the dataset in the directory ``path``; ``verify`` compares each file but ``kept`` with its hash.
 
         Raises:
             DatasetError: names the file that is missing, unreadable or altered.
@@ -73,7 +74,8 @@ class Dataset:
         manifest = Manifest.load(path / "manifest.json")
         if verify:
             for entry in manifest.files:
-                entry.verify(path)
+                if not entry.path.startswith("kept/"):
+                    entry.verify(path)
         try:
             vocabulary = Vocabulary.load(path / "vocabulary.json")
         except OSError as error:
@@ -125,8 +127,7 @@ class Dataset:
 
     def _read(self, *splits: str) -> tuple[Sessions, pa.Array]:
         """The sessions of some splits with their users, in the order of (session start, user)."""
-        paths = [entry.path for entry in self.manifest.files if entry.path.split("/")[0] in splits]
-        tables = [self.read_file(path) for path in paths]
+        tables = [self.read_file(path) for path in self.session_files(*splits)]
         table = pa.concat_tables([_SCHEMA.empty_table(), *tables]).combine_chunks()
         starts = pc.list_element(table["times"], 0)
         order = pc.sort_indices(
@@ -134,6 +135,10 @@ class Dataset:
         )
         table = table.take(order).combine_chunks()
         return sessions_of(table)
+
+    def session_files(self, *splits: str) -> list[str]:
+        """The files of some splits."""
+        return [entry.path for entry in self.manifest.files if entry.path.split("/")[0] in splits]
 
     def read_file(self, path: str) -> pa.Table:
         """The sessions of one file of the manifest, in no order; all are of the period of its split."""

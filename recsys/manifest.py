@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
@@ -105,6 +105,12 @@ class Manifest(_Model):
     sizes: dict[str, Size]
     files: list[DatasetFile]
     content_hash: str
+
+    @property
+    def inputs(self) -> list[str]:
+        """The files of clicks that it was built from, as far as it says."""
+        logs: Any = self.parameters.get("logs", [])
+        return [str(name) for log in logs for name in log["inputs"]]
 
     @classmethod
     def load(cls, path: Path) -> Manifest:

@@ -6,13 +6,13 @@ type, or the same user and event id. With ``collapse_repeats``, an
 event on the same item as the event directly before it in its session adds nothing to the sequence, but its time still
 counts for the gap.
 
-The two predicates below take scalars or arrays: the stream calls them on one event, :func:`assemble` on whole logs.
+The two predicates below take scalars or arrays: the stream calls them on one event, :func:`arrange` on whole logs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -98,7 +98,7 @@ class Sessions:
 
 @dataclass(frozen=True)
 class Assembled:
-    """What :func:`assemble` made: the sessions, whose they are, and what it left out.
+    """What :func:`join` made: the sessions, whose they are, and what it left out.
 
     ``users`` is int64 ``[sessions]``, the user code of each session; ``rows`` is int64 ``[events]``, where each
     event of the sessions stood in the columns. Events in equals ``sessions.events + duplicates + repeats``.
@@ -122,26 +122,63 @@ def assemble(
 ) -> Assembled:
     """Cut the clicks of many users, in any order, into sessions.
 
+    Takes what :func:`arrange` takes. Sessions come out ordered by (user, time).
+    """
+    order, fates = arrange(users, items, times, types, event_ids, rule, rank)
+    made = join(users[order], items[order], times[order], types[order], fates)
+    return replace(made, rows=order[made.rows])
+
+
+OPENS, GOES_ON, REPEAT, DUPLICATE = range(4)  # what becomes of a click: it opens a session, goes on with it, or neither
+
+
+def arrange(
+    users: NDArray[np.int64],
+    items: NDArray[np.int32],
+    times: NDArray[np.int64],
+    types: NDArray[np.int8],
+    event_ids: NDArray[np.uint64] | None,
+    rule: SessionRule,
+    rank: Callable[[NDArray[np.int32]], NDArray[np.int32]] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+    """The order of the clicks of many users by the rule, and what becomes of each click in that order.
+
     All columns have shape ``[events]``. Item codes must ascend with the ids they stand for, or else ``rank`` gives
-    numbers that do for a few codes; ``event_ids`` are hashes, :data:`NO_ID` where an event carries none. Sessions come
-    out ordered by (user, time).
+    numbers that do for a few codes; ``event_ids`` are hashes, :data:`NO_ID` where an event carries none.
     """
     order = _order(users, items, times, types, event_ids, rank)
     users, items, times, types = users[order], items[order], times[order], types[order]
-    keep = ~_duplicates(users, items, times, types, None if event_ids is None else event_ids[order])
-    duplicates = int(len(keep) - np.count_nonzero(keep))
-    if duplicates:
-        users, items, times, types = users[keep], items[keep], times[keep], types[keep]
-        order = order[keep]
+    duplicate = _duplicates(users, items, times, types, None if event_ids is None else event_ids[order])
+    if duplicate.any():
+        users, items, times = users[~duplicate], items[~duplicate], times[~duplicate]
 
     opens = np.ones(len(items), np.bool_)
     opens[1:] = (users[1:] != users[:-1]) | starts_session(times[:-1], times[1:], rule.gap_ms)
-    keep = opens.copy()
-    keep[1:] |= ~is_repeat(items[:-1], items[1:]) if rule.collapse_repeats else True
-    starts = np.append(np.flatnonzero(opens), len(items)).astype(np.int64)
-    sessions = Sessions(items, times, types, starts)
+    counted = np.full(len(items), GOES_ON, np.int8)
+    if rule.collapse_repeats:
+        counted[1:][is_repeat(items[:-1], items[1:])] = REPEAT
+    counted[opens] = OPENS
+    fates = np.full(len(order), DUPLICATE, np.int8)
+    fates[~duplicate] = counted
+    return order, fates
+
+
+def join(
+    users: NDArray[np.int64],
+    items: NDArray[np.int32],
+    times: NDArray[np.int64],
+    types: NDArray[np.int8],
+    fates: NDArray[np.int8],
+) -> Assembled:
+    """The sessions of clicks that stand in the order, and have the fates, that :func:`arrange` says."""
+    counts = fates <= GOES_ON
+    starts = np.append(np.flatnonzero(fates[counts] == OPENS), np.count_nonzero(counts)).astype(np.int64)
     return Assembled(
-        sessions.keep_events(keep), users[starts[:-1]], order[keep], duplicates, int(len(keep) - np.count_nonzero(keep))
+        Sessions(items[counts], times[counts], types[counts], starts),
+        users[fates == OPENS],
+        np.flatnonzero(counts),
+        int(np.count_nonzero(fates == DUPLICATE)),
+        int(np.count_nonzero(fates == REPEAT)),
     )
 
 

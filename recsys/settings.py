@@ -91,6 +91,7 @@ class PipelineSettings(Section):
     memory_mib: int = Field(
         2048, ge=768, description="Memory of a machine that builds sessions: longer logs make more shards instead."
     )
+    keep_clicks: bool = Field(True, description="Keep all clicks in a dataset, so that others can be added to it.")
 
 
 class StreamingSettings(Section):
@@ -308,7 +309,6 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
-        nested_model_default_partial_update=True,
     )
 
     bundles: Path = Field(Path("bundles"), description="Directory of published model bundles.")

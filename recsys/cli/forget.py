@@ -84,12 +84,8 @@ def _logs(dataset: Path) -> list[str]:
     """The logs of a dataset that are still there, or may be."""
     from recsys.manifest import Manifest
 
-    inputs = Manifest.load(dataset / "manifest.json").parameters.get("inputs")
-    return (
-        [str(name) for name in inputs if "://" in str(name) or Path(str(name)).exists()]
-        if isinstance(inputs, list)
-        else []
-    )
+    inputs = Manifest.load(dataset / "manifest.json").inputs
+    return [name for name in inputs if "://" in name or Path(name).exists()]
 
 
 async def _forget_in_store(settings: Settings, users: list[str]) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.dataset import Dataset, sessions_of
+from recsys.dataset import SPLITS, Dataset, sessions_of
 from recsys.errors import DatasetError
 from recsys.hashing import hash_texts
 from recsys.sessions import Sessions
@@ -71,7 +71,7 @@ def measure(data: Dataset) -> Profile:
     hours, lengths = Counter[int](), Counter[int]()
     within = np.zeros(len(GAP_BINS) - 1, np.int64)
     spans: list[tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]] = []
-    for path in (entry.path for entry in data.manifest.files if entry.path.endswith(".parquet")):
+    for path in data.session_files(*SPLITS):
         sessions, users = sessions_of(data.read_file(path))
         _add(hours, sessions.times // HOUR_MS)
         _add(lengths, sessions.lengths)

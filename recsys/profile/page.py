@@ -46,7 +46,8 @@ def render(data: Dataset, profile: Profile) -> str:
 
 def _columns(parameters: dict[str, Any]) -> dict[str, str]:
     """The log's column of each field, as far as the dataset says it."""
-    columns: dict[str, str] = parameters.get("columns", {})
+    logs: list[dict[str, Any]] = parameters.get("logs", [])
+    columns: dict[str, str] = logs[0]["columns"] if logs else {}
     return columns
 
 

@@ -109,18 +109,23 @@ def measure(name: str, clicks: int, command: list[str], log: Path) -> Result:
     """Run a command on a log, and check that it read all clicks."""
     out = log.with_name("dataset")
     shutil.rmtree(out, ignore_errors=True)
-    began = time.monotonic()
-    arguments = [sys.executable, "-m", *command, str(log), "--out", str(out)]
-    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        status, usage = wait(process)
-        if status:
-            sys.exit(f"{' '.join(arguments)} ended with {status}")
-    seconds = time.monotonic() - began
+    result = run(name, clicks, [*command, str(log), "--out", str(out)])
     if command[0] == "recsys":
         read = json.loads((out / "manifest.json").read_text())["counts"]["read"]
         assert read == clicks, f"{read} clicks were read of {clicks}"
     shutil.rmtree(out, ignore_errors=True)
-    return Result(name, clicks, seconds, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime)
+    return result
+
+
+def run(name: str, clicks: int, command: list[str]) -> Result:
+    """Run a command, which is about so many clicks."""
+    began = time.monotonic()
+    arguments = [sys.executable, "-m", *command]
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        status, usage = wait(process)
+        if status:
+            sys.exit(f"{' '.join(arguments)} ended with {status}")
+    return Result(name, clicks, time.monotonic() - began, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime)
 
 
 def wait(process: subprocess.Popen[bytes]) -> tuple[int, resource.struct_rusage]:

@@ -28,7 +28,7 @@ def listed(outcome: Outcome) -> dict[str, dict[str, int]]:
 
 
 def users_of(outcome: Outcome) -> set[str]:
-    paths = outcome.out.rglob("*.parquet")
+    paths = [outcome.out / name for name in outcome.dataset.session_files("train", "validation", "test")]
     return {user for path in paths for user in pq.read_table(path, columns=["user_id"])["user_id"].to_pylist()}
 
 
@@ -83,6 +83,17 @@ def test_without_its_bots_a_log_gives_the_same_sessions(run: Run, tmp_path: Path
     crawled = run(with_crawlers(tmp_path), *LEARNT, *split).dataset
     assert crawled.manifest.content_hash == people.manifest.content_hash
     assert crawled.vocabulary.counts.tolist() == people.vocabulary.counts.tolist()
+
+
+def test_all_clicks_of_a_bot_count_as_a_bots(run: Run, tmp_path: Path) -> None:
+    """Also those in sessions that would fall for their length."""
+    long = [f"bot,i{n % 4},{START + n * 1000}" for n in range(30)]
+    short = [f"bot,i1,{START + DAY_MS}", f"u001,i1,{START + 2 * DAY_MS}"]
+    path = tmp_path / "clicks.csv"
+    path.write_text("\n".join([HEADER, *good_rows(), *long, *short]) + "\n")
+    outcome = run(path, "--max-length", "20", "--bot-clicks-per-minute", "29")
+    assert listed(outcome)["bot"]["clicks"] == 31
+    assert outcome.dataset.manifest.counts.filtered == {"bot": 31, "too_short": 1}
 
 
 def test_a_bot_is_one_across_the_sessions_of_the_log(run: Run, tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_times_are_of_the_form_that_an_option_says(run: Run, tmp_path: Path) -> 
     outcome = run(path, "--time-format", "%d.%m.%Y %H:%M:%S", *ALL)
     assert [time for _, time, _ in clicks_of(outcome)] == [time // 1000 * 1000 for *_, time, _ in CLICKS]
     assert [letter["reason"] for letter in outcome.dead_letters] == ["timestamp.format"]
-    assert outcome.dataset.manifest.parameters["time_format"] == "%d.%m.%Y %H:%M:%S"
+    assert outcome.dataset.manifest.parameters["logs"][0]["time_format"] == "%d.%m.%Y %H:%M:%S"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from recsys.dataset import Dataset
+from recsys.dataset import SPLITS, Dataset
 from recsys.pseudonyms import KEY_METADATA, Pseudonyms
 from tests.pipelines.conftest import Run
 
@@ -27,7 +27,7 @@ def name_of(user: str) -> str:
 
 def users_of(dataset: Dataset) -> dict[tuple[int, ...], str]:
     """The user of each session, by its times."""
-    tables = [dataset.read_file(each.path) for each in dataset.manifest.files if each.path.endswith(".parquet")]
+    tables = [dataset.read_file(path) for path in dataset.session_files(*SPLITS)]
     rows = (row for table in tables for row in table.to_pylist())
     return {tuple(row["times"]): row["user_id"] for row in rows}
 

@@ -187,7 +187,7 @@ def test_the_same_input_gives_the_same_bytes(run: Run, tmp_path: Path) -> None:
     assert names == sorted(file.relative_to(second) for file in second.rglob("*") if file.is_file())
     assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
     assert {name.parts[0] for name in names} == {
-        "manifest.json", "vocabulary.json", "dead-letter.jsonl", "train", "validation", "test"
+        "manifest.json", "vocabulary.json", "dead-letter.jsonl", "train", "validation", "test", "kept"
     }  # fmt: skip
 
 
@@ -320,7 +320,7 @@ def test_a_run_that_is_killed_leaves_no_dataset(run: Run, tmp_path: Path, moment
     assert run(path).code == 0
     assert sorted(tmp_path.glob(".dataset-*")) == sorted(neighbours)
     names = {file.name for file in out.iterdir()}
-    assert names == {"manifest.json", "vocabulary.json", "dead-letter.jsonl", "train", "validation", "test"}
+    assert names == {"manifest.json", "vocabulary.json", "dead-letter.jsonl", "train", "validation", "test", "kept"}
 
 
 def test_counts_of_a_shop_are_those_of_the_protocol(run: Run, data: Path) -> None:
