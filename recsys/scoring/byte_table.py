@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.scoring.onnx_model import one_operator
-from recsys.scoring.tables import FloatTable, Rounding, States, Table, dealt
+from recsys.scoring.tables import FloatTable, Rounding, States, Table, dealt, lengths
 
 MOST_BIAS_COLUMNS = 28
 MOST_UNEVEN = 3  # times the numbers of most items
@@ -74,9 +74,9 @@ class ByteQuery:
         exact[:, :units], exact[:, units : units + table.ones] = states, 1
         unit = np.abs(exact).max(axis=1, keepdims=True) / 127
         numbers = np.rint(exact / unit)
-        lost = np.linalg.norm(exact - unit * numbers, axis=1)
+        lost = lengths(exact - unit * numbers)
         self.unit = unit[:, 0].astype(np.float64) * table.scale
-        self.error = error + 1.0001 * (np.linalg.norm(exact, axis=1) * table.off + lost * table.longest)
+        self.error = error + 1.0001 * (lengths(exact) * table.off + lost * table.longest)
         self._sessions = table.sessions
         self._states = (numbers + ZERO).astype(np.uint8)
         self._scores = np.empty((batch, table.width), np.int32)

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 MOST_ROWS, MOST_COLUMNS = 1 << 8, 1 << 24  # a column fits into one number with a score, and is sorted by it
 
+_LAST = np.iinfo(np.int64).max  # sorts behind all that stand for a score
+
 Rows = NDArray[np.int32]
 Scores = NDArray[np.float32]
 Places = NDArray[np.int64]
@@ -21,7 +23,7 @@ def rank(row: Places, column: Places, score: Scores, rows: int, count: int) -> l
     row = row[order]
     sizes = np.bincount(row, minlength=rows)
     place = np.arange(len(row)) - (np.cumsum(sizes) - sizes)[row]
-    keys = np.full((rows, sizes.max(initial=0)), np.iinfo(np.int64).max)
+    keys = np.full((rows, sizes.max(initial=0)), _LAST)
     keys[row, place] = (_descending(score) << 24 | column)[order]
     keys.sort(axis=1)  # short rows are sorted many times as fast as all together
     keys = keys[:, :count]

@@ -39,6 +39,8 @@ CHUNK_BYTES = 64 << 20  # scores held at a time while predicting
 Hidden = NDArray[np.float32]
 Rows = NDArray[np.int32]
 
+_NOWHERE = Places(np.empty(0, np.int64), np.empty(0, np.int64))
+
 
 class Scorer:
     """Steps and scores of one model.
@@ -87,7 +89,7 @@ class Scorer:
         for start in range(0, len(hidden), BLOCK):
             count = min(BLOCK, len(hidden) - start)
             block_hidden[:count] = hidden[start : start + count]
-            np.take(self._inputs, rows[start : start + count], axis=0, out=block_input[:count])
+            block_input[:count] = self._inputs[rows[start : start + count]]
             result[start : start + count] = self._step_block(block_hidden, block_input)[:count]
         result[:, self._trail] = extend(hidden[:, self._trail], rows)
         return result
@@ -130,12 +132,11 @@ class Scorer:
 
         ``exclude`` gives for each state the rows that must not appear.
         """
-        none = np.empty(0, np.int32)
-        lists = [(none, np.empty(0, np.float32))] * len(hidden)
+        lists = [(np.empty(0, np.int32), np.empty(0, np.float32))] * len(hidden)
         waiting = [(rows, np.full(len(rows), np.nan)) for rows in _parts(np.arange(len(hidden)), TILE)]
         while waiting:
             rows, least = waiting.pop()
-            gone = _flat([none if exclude is None else exclude[row] for row in rows])
+            gone = _NOWHERE if exclude is None else _flat([exclude[row] for row in rows])
             made = self._lists(hidden[rows], count, gone, least)
             if made is None:  # too many items may be in these lists to look for them together
                 waiting += zip(*(_parts(each, len(rows) // 2) for each in (rows, least)), strict=True)
@@ -153,15 +154,18 @@ class Scorer:
     ) -> tuple[list[tuple[Rows, NDArray[np.float32]]], Bounds] | None:
         """The lists of a few states as :meth:`Sieve.search` finds them, and what their last items must be worth."""
         row, item, revisit = self._revisits(hidden)
-        kept = ~np.isin(row * self.items + item, gone.row * self.items + gone.item)
-        but = Places(np.concatenate([row, gone.row]), np.concatenate([item, gone.item]))
+        but = Places(row, item)
+        if len(gone.row):
+            kept = ~np.isin(row * self.items + item, gone.row * self.items + gone.item)
+            but = Places(np.concatenate([row, gone.row]), np.concatenate([item, gone.item]))
+            row, item, revisit = row[kept], item[kept], revisit[kept]
         search = self._sieve.search(self._top(hidden), count, but, least)
         if search is None:
             return None
         found, least = search
-        row, item = np.concatenate([found.row, row[kept]]), np.concatenate([found.item, item[kept]])
+        row, item = np.concatenate([found.row, row]), np.concatenate([found.item, item])
         scores = self._pair_scores(hidden, row, item)
-        scores[len(found.row) :] += revisit[kept]
+        scores[len(found.row) :] += revisit
         return rank(row, item, scores, len(hidden), count), least
 
     def _pair_scores(self, hidden: Hidden, row: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -223,7 +227,7 @@ class Scorer:
 
 def _parts(array: NDArray[Any], size: int) -> list[NDArray[Any]]:
     """An array cut into pieces of this size, and the rest."""
-    return np.split(array, range(size, len(array), size))
+    return [array[start : start + size] for start in range(0, len(array), size)]
 
 
 def _flat(rows: Sequence[Rows]) -> Places:

@@ -19,6 +19,7 @@ from recsys.scoring.tables import Query, States, Table
 GROUP = 8  # blocks whose items are looked for together
 MOST_PLACES = 1 << 20  # found at a time; where all items are worth the same, all are found
 LANES = 512  # a sample's best is sought among the best of so many lanes
+_LEAST, _MOST = np.iinfo(np.int32).min, np.iinfo(np.int32).max
 
 Bounds = NDArray[np.float64]
 
@@ -92,8 +93,7 @@ def _thresholds(least: Bounds, query: Query, kind: np.dtype[Any]) -> NDArray[Any
     """``[batch, 1]``: what coarse scores of this kind must reach."""
     least = (least - query.error) / query.unit
     if kind.kind == "i":
-        limits = np.iinfo(kind)
-        found = np.clip(np.floor(least), limits.min, limits.max).astype(kind)
+        found = np.minimum(np.maximum(np.floor(least), _LEAST), _MOST).astype(kind)
     else:
         found = np.nextafter(least.astype(kind), kind.type(-np.inf))
     return found[:, None]

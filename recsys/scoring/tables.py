@@ -67,11 +67,11 @@ class Rounding:
 
     def __init__(self, vectors: States, bias: States) -> None:
         self._share = ROUNDING * (vectors.shape[1] + 4)
-        self._longest, self._bias = float(_lengths(vectors).max(initial=0)), float(np.abs(bias).max(initial=0))
+        self._longest, self._bias = float(lengths(vectors).max(initial=0)), float(np.abs(bias).max(initial=0))
 
     def of(self, states: States) -> NDArray[np.float64]:
         """Float64 ``[batch]``."""
-        found: NDArray[np.float64] = self._share * (_lengths(states).astype(np.float64) * self._longest + self._bias)
+        found: NDArray[np.float64] = self._share * (lengths(states).astype(np.float64) * self._longest + self._bias)
         return found
 
 
@@ -111,6 +111,7 @@ class FloatQuery:
         return found
 
 
-def _lengths(states: States) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = np.sqrt(np.einsum("ik,ik->i", states, states))
+def lengths(vectors: States) -> States:
+    """``[n]``: the length of each vector ``[n, units]``."""
+    found: States = np.sqrt(np.vecdot(vectors, vectors))
     return found

@@ -7,7 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -140,6 +140,7 @@ SCORES = hnp.arrays(
 )
 
 
+@settings(deadline=None)
 @given(SCORES, st.integers(0, 15), st.data())
 def test_a_ranking_is_a_sort_in_whatever_order_its_places_come(
     scores: np.ndarray, count: int, data: st.DataObject
