@@ -39,6 +39,14 @@ def announce(words: str) -> None:
     _announcements.info(words, extra={"announcement": True})
 
 
+def last_words(error: str) -> bool:
+    """Log why the process ends, where lines are for machines; False where they are not."""
+    as_json = any(isinstance(handler.formatter, _Json) for handler in logging.getLogger().handlers)
+    if as_json:
+        _announcements.critical(error)
+    return as_json
+
+
 class _UserIds(logging.Filter):
     """Writes a record's ``user_id`` in clear, as a keyed hash, or not at all."""
 

@@ -75,3 +75,20 @@ def test_users_are_hashed_with_a_key() -> None:
 @pytest.mark.parametrize("user_ids", ["hashed", "none"])
 def test_no_user_is_named_where_none_shall_be(form: str, user_ids: str) -> None:
     assert "visitor" not in "\n".join(lines(format=form, user_ids=user_ids))
+
+
+def test_the_error_that_ends_a_service_is_a_line_like_the_others() -> None:
+    script = (
+        "import sys\n"
+        "from recsys.cli import main\n"
+        "from recsys.service_log import start_logging\n"
+        "from recsys.settings import LogSettings\n"
+        "start_logging(LogSettings(format='json'))\n"
+        "sys.argv = ['recsys', 'publish', 'absent']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 66
+    assert json.loads(line)["level"] == "CRITICAL"
+    assert "absent" in json.loads(line)["message"]

@@ -80,4 +80,8 @@ def main() -> None:
 
 
 def _say(error: str) -> None:
+    from recsys.service_log import last_words
+
+    if last_words(error):
+        return
     console.print(Text.assemble(("error:", "bold red"), " ", error), soft_wrap=True)
