@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from stream.transport import Bundle, Transport
+from stream.transport import Bundle, Transport, spaced
 
 PARTITIONS = [TP("clicks", partition) for partition in range(3)]
 ROOM = 6
@@ -166,3 +166,26 @@ class Books(RuleBasedStateMachine):
 
 TestBooks = Books.TestCase
 TestBooks.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_broker_is_asked_anew_after_a_while_and_each_broker_for_itself() -> None:
+    began: list[tuple[int, float]] = []
+
+    async def fetch(_: Any, node: int, __: Any) -> bool:
+        began.append((node, asyncio.get_running_loop().time()))
+        return True
+
+    async def body() -> None:
+        fetch_later = spaced(fetch, 0.2)
+        assert await fetch_later(None, 1, None)
+        again = asyncio.create_task(fetch_later(None, 1, None))
+        assert await fetch_later(None, 2, None)
+        assert await again
+        closing = asyncio.create_task(fetch_later(None, 1, None))
+        await asyncio.sleep(0)
+        closing.cancel()
+        assert not await closing
+
+    asyncio.run(body())
+    assert [node for node, _ in began] == [1, 2, 1]
+    assert began[2][1] - began[0][1] >= 0.199
