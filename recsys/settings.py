@@ -240,6 +240,11 @@ class WorkerSettings(Section):
     catch_up_batch: int = Field(
         20_000, ge=1, le=100_000, description="Most events in one micro-batch then: a user's newest alone is scored."
     )
+    kept_users: int = Field(
+        20_000,
+        ge=0,
+        description="Users who clicked last: their states and lists are kept in memory too, some 3 KB each.",
+    )
     max_future_seconds: float = Field(300.0, ge=0, description="Events further in the future go to the dead letter.")
     epoch: int = Field(0, ge=0, description="Raise by one when a topic without an id (old brokers) is re-created.")
     online_metrics: Literal["off", "stored", "all"] = Field(

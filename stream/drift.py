@@ -31,7 +31,7 @@ from recsys.bundle import EVALUATION, Bundle
 from recsys.serving import CurrentModel, Served
 from recsys.vocabulary import UNKNOWN
 from stream.online_metrics import K
-from stream.processor import Outcome
+from stream.outcome import Outcome
 
 logger = logging.getLogger(__name__)
 

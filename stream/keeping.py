@@ -25,7 +25,7 @@ class Keeping:
         self._compact_lists = settings.compact_lists
 
     def advance(self, states: Sequence[UserState], served: Served) -> None:
-        """Advance each state by its pending clicks."""
+        """Advance each state by its pending clicks, of which none are left."""
         if not states:
             return
         hidden = np.stack([np.zeros_like(state.hidden) if state.rebuild else state.hidden for state in states])
@@ -35,7 +35,7 @@ class Keeping:
         else:
             advanced = self._advance_rounded(hidden, clicks, served)
         for state, row in zip(states, advanced, strict=True):
-            state.hidden = row
+            state.hidden, state.pending, state.rebuild = row.copy(), [], False  # of its own: it may be kept for long
 
     def pack_state(self, state: UserState, served: Served) -> bytes:
         """The state as bytes."""

@@ -10,12 +10,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from recsys.settings import WorkerSettings
 from stream.online_metrics import OnlineMetrics
+from stream.outcome import Outcome
 from stream.probes import Health, serve_probes
-from stream.processor import Outcome
 
 # From 1 ms to 60 s, each 15% above the one before, so that a quantile read off them is within 15%.
 FRESHNESS_BUCKETS = tuple(round(0.001 * 1.15**power, 6) for power in range(79))
-BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+BATCH_BUCKETS = tuple(2**power for power in range(16))  # a worker that catches up takes some ten thousand
 TIME_BUCKETS = tuple(0.0001 * 2**power for power in range(16))
 
 

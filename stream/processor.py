@@ -8,86 +8,26 @@ clicks of such a user are then applied anew, to the state that another worker ha
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from recsys.errors import EventError, InputError, UnavailableError
+from recsys.errors import EventError, UnavailableError
 from recsys.events import ClickEvent, check_clock, decode
-from recsys.position import Position
 from recsys.serving import CurrentModel, Served
 from recsys.settings import WorkerSettings
-from recsys.state import Click, Placed, RecommendationList, UserState
+from recsys.state import Click, Placed, RecommendationList
 from recsys.store import Store, Write
 from stream.dead_letter import MAX_KEY_BYTES, DeadLetter, Record
 from stream.keeping import Keeping
-from stream.online import Encounters, Examiner, Looks, Trial
+from stream.online import Examiner, Looks
+from stream.outcome import Outcome
+from stream.visitors import Events, Visitor, Visitors
 
 REDELIVERED = "redelivered"
 ROUNDS = 10  # most attempts at a batch while another worker writes the same users
 
 SendDeadLetters = Callable[[Sequence[DeadLetter]], Awaitable[None]]
-
-
-@dataclass
-class Outcome:
-    """What became of a micro-batch. The counts of ``applied``, ``skipped`` and ``dead`` add up to its records.
-
-    ``stale`` counts the writes that the store refused, and that were made anew; ``seconds`` has the time of each part
-    of the work; ``visible`` the records whose lists the batch brought up to date; ``clicked`` by model version the rows
-    of the items that were clicked, unknown ones among them; ``trials`` the clicks as tests of the lists they met, and
-    ``unexamined`` counts those that were not looked at.
-    """
-
-    applied: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-    dead: list[DeadLetter] = field(default_factory=list)
-    lists: int = 0
-    rebuilt: int = 0
-    lost_states: int = 0
-    stale: int = 0
-    seconds: dict[str, float] = field(default_factory=dict)
-    visible: list[Record] = field(default_factory=list)
-    clicked: dict[str, list[int]] = field(default_factory=dict)
-    trials: list[Trial] = field(default_factory=list)
-    unexamined: int = 0
-
-
-Events = dict[str, list[tuple[Record, ClickEvent]]]  # of each user, in topic order
-
-
-@dataclass
-class _Visitor:
-    """A user of the batch: the state as ``read`` and as it becomes, the events that lead it on, and what they came to.
-
-    The outcomes count only when the store has taken the state.
-    """
-
-    read: bytes | None
-    state: UserState
-    events: list[tuple[Record, ClickEvent]]
-    touched: bool = False
-    rebuilt: bool = False
-    lost: bool = False
-    applied: list[Record] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
-    dead: list[DeadLetter] = field(default_factory=list)
-    clicked: list[int] = field(default_factory=list)
-    encounters: Encounters = field(default_factory=Encounters)
-
-    def settle(self, outcome: Outcome, version: str) -> None:
-        """Count the user's part."""
-        outcome.applied += len(self.applied)
-        outcome.visible += self.applied
-        outcome.skipped.update(self.skipped)
-        outcome.dead += self.dead
-        outcome.lists += self.touched and bool(self.state.seen())
-        outcome.rebuilt += self.touched and self.rebuilt
-        outcome.lost_states += self.touched and self.lost
-        outcome.clicked.setdefault(version, []).extend(self.clicked)
-        outcome.unexamined += self.encounters.unexamined
 
 
 class Processor:
@@ -101,6 +41,7 @@ class Processor:
         self._settings = settings
         self._send_dead_letters = send_dead_letters
         self._keeping = Keeping(settings)
+        self._visitors = Visitors(model, store, settings)
         self._examiner = Examiner(model, settings)
 
     async def process(self, records: Sequence[Record]) -> Outcome:
@@ -160,6 +101,7 @@ class Processor:
                 await self._send_dead_letters(letters)
                 watch.lap("dead_letter")
             refused = await self._store.save(writes)
+            self._visitors.keep(visitors, writes, refused)
             watch.lap("write")
             taken = [visitor for user, visitor in visitors.items() if user not in refused]
             for visitor in taken:
@@ -191,43 +133,19 @@ class Processor:
 
     async def _apply(
         self, events: Events, served: Served, watch: _Stopwatch, looks: Looks = "off"
-    ) -> dict[str, _Visitor]:
+    ) -> dict[str, Visitor]:
         """Each user, with the state that the events make of what the store holds."""
-        users = list(events)
-        lists: list[bytes | None] = [None] * len(users)
-        if looks == "off":
-            states = await self._store.states(users)
-        else:
-            states, lists = await self._store.states_and_lists(users)
-        visitors = {user: self._load(data, events[user], served) for user, data in zip(users, states, strict=True)}
-        for visitor, shown in zip(visitors.values(), lists, strict=True):
-            visitor.encounters = Encounters(looks, shown)
+        visitors = await self._visitors.meet(events, served, looks)
         watch.lap("load")
         for visitor in visitors.values():
             self._place(visitor, served)
         watch.lap("step")
         return visitors
 
-    def _load(self, data: bytes | None, events: list[tuple[Record, ClickEvent]], served: Served) -> _Visitor:
-        width = served.scorer.width
-        visitor = _Visitor(data, UserState(served.digest, np.zeros(width, np.float32)), events)
-        if data is None:
-            return visitor
-        try:
-            visitor.state = UserState.unpack(data)
-        except InputError:
-            visitor.lost = True
-            return visitor
-        if visitor.state.model != served.digest:
-            rows = self._model.translation(visitor.state.model, served)
-            visitor.state.translate(served.digest, rows, width, served.rule)
-            visitor.rebuilt, visitor.lost = True, rows is None
-        return visitor
-
-    def _place(self, visitor: _Visitor, served: Served) -> None:
+    def _place(self, visitor: Visitor, served: Served) -> None:
         state = visitor.state
         for record, event in visitor.events:
-            position = Position(self._settings.epoch, record.partition, record.offset)
+            position = self._visitors.position(record)
             if state.progress.covers(position):
                 visitor.skipped[REDELIVERED] += 1
                 continue
@@ -246,7 +164,7 @@ class Processor:
             else:
                 visitor.dead.append(DeadLetter(record, placed.value, _why(placed, event)))
 
-    def _lists(self, visitors: Mapping[str, _Visitor], served: Served) -> dict[str, RecommendationList]:
+    def _lists(self, visitors: Mapping[str, Visitor], served: Served) -> dict[str, RecommendationList]:
         """Each touched user's list, which is a function of the state alone: how batches fell leaves no trace.
 
         There is none while no item of the session is known.
@@ -265,7 +183,7 @@ class Processor:
         }
 
     def _writes(
-        self, visitors: Mapping[str, _Visitor], lists: Mapping[str, RecommendationList], served: Served
+        self, visitors: Mapping[str, Visitor], lists: Mapping[str, RecommendationList], served: Served
     ) -> list[Write]:
         """Each touched user's state and list, packed."""
         return [

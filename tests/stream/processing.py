@@ -15,7 +15,8 @@ from recsys.settings import RedisSettings, WorkerSettings
 from recsys.state import RecommendationList, UserState
 from recsys.store import Store
 from stream.dead_letter import DeadLetter, Record
-from stream.processor import Outcome, Processor
+from stream.outcome import Outcome
+from stream.processor import Processor
 
 START = 1_700_000_000_000
 

@@ -15,7 +15,7 @@ from recsys.serving import CurrentModel
 from recsys.vocabulary import UNKNOWN
 from stream.drift import ALARM_CLICKS, LEARNT_FROM, SIGNALS, DriftMonitor, Signal, popular_half
 from stream.online import Trial
-from stream.processor import Outcome
+from stream.outcome import Outcome
 from tests.conftest import publish, random_model
 
 BOUND = 0.1

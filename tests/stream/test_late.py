@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from recsys.position import Progress
 from recsys.state import UserState
 from stream.dead_letter import Record
-from stream.processor import Outcome
+from stream.outcome import Outcome
 from tests.stream.processing import World, record
 
 GAP = 1800  # seconds, as in the sessions of random models

@@ -28,7 +28,8 @@ from recsys.store import Store
 from stream.dead_letter import DeadLetter, Record
 from stream.online import Trial, rank
 from stream.online_metrics import KEPT_SURFACES, KEPT_VERSIONS, OnlineMetrics, Tally
-from stream.processor import Outcome, Processor
+from stream.outcome import Outcome
+from stream.processor import Processor
 from stream.replay import ClickLog
 from tests.conftest import publish, random_model
 from tests.servers.pairs import Servers
