@@ -24,9 +24,12 @@ from recsys.errors import SettingsError, UnavailableError
 from recsys.settings import RedisSettings
 from recsys.state import PREFIX
 
+_LEAVE = "="  # how no packed list begins
+
 # KEYS: state and list key of each user. ARGV: the keys' life in milliseconds, then for each user how the state that was
-# read begins, the new state and the list; an empty list takes the old one away. A state that is there already counts as
-# written: the client sends a command once more where it did not see the answer. A life of 0 is the life that keys have.
+# read begins, the new state and the list; an empty list takes the old one away, and '=' leaves it. A state that is
+# there already counts as written: the client sends a command once more where it did not see the answer. A life of 0 is
+# the life that keys have.
 _SAVE = f"""
 local refused = {{}}
 for i = 1, #KEYS, 2 do
@@ -37,6 +40,8 @@ for i = 1, #KEYS, 2 do
     redis.call('SET', KEYS[i], state, 'PX', life)
     if list == '' then
       redis.call('DEL', KEYS[i + 1])
+    elseif list == '{_LEAVE}' then
+      redis.call('PEXPIRE', KEYS[i + 1], life)
     else
       redis.call('SET', KEYS[i + 1], list, 'PX', life)
     end
@@ -57,7 +62,7 @@ return tonumber(redis.call('HGET', KEYS[1], ARGV[1]))
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """What to store for a user: the packed state, and the packed list or ``b""`` for none.
+    """What to store for a user: the packed state, and the packed list, ``b""`` for none or None for the one there is.
 
     ``read`` is the packed state in the store from which they were made, None if there was none.
     """
@@ -65,7 +70,7 @@ class Write:
     user_id: str
     read: bytes | None
     state: bytes
-    recommendations: bytes
+    recommendations: bytes | None
 
 
 class Store:
@@ -116,7 +121,13 @@ class Store:
             return set()
         keys = [self.key(kind, write.user_id) for write in writes for kind in ("s", "l")]
         values = [
-            value for write in writes for value in ((write.read or b"")[:PREFIX], write.state, write.recommendations)
+            value
+            for write in writes
+            for value in (
+                (write.read or b"")[:PREFIX],
+                write.state,
+                _LEAVE if write.recommendations is None else write.recommendations,
+            )
         ]
         async with self._reachable():
             refused = await self._save(keys=keys, args=[0 if keep_life else self._ttl_ms, *values])

@@ -87,7 +87,8 @@ class _Batches:
         if not bundles:  # its records were in an earlier batch
             return
         records = [record for bundle in bundles for record in bundle.records]
-        work = partial(self._processor.process, records)
+        lagging = len(records) > self._worker.batch_size
+        work = partial(self._processor.process, records, self._app.consumer.ahead() if lagging else ())
         outcome = await until_done(work, self._worker.retry_seconds, self._stop, self._metrics)
         for bundle in bundles:
             bundle.done = True

@@ -3,17 +3,22 @@
 Everything here may be done again after a failure, as often as needed, with the same result: a click that a state has
 already applied is skipped by its offset, and the store refuses a state made from one that it no longer holds. The
 clicks of such a user are then applied anew, to the state that another worker has written meanwhile.
+
+Steps are cheap and lists are not. So a worker that lags makes one list a user and batch, and none for whom it knows a
+later click: a click behind the batch that will surely be applied, here or, after a crash or a rebalance, elsewhere.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 
 from recsys.errors import EventError, UnavailableError
 from recsys.events import ClickEvent, check_clock, decode
+from recsys.position import Position
 from recsys.serving import CurrentModel, Served
 from recsys.settings import WorkerSettings
 from recsys.state import Click, Placed, RecommendationList
@@ -44,8 +49,8 @@ class Processor:
         self._visitors = Visitors(model, store, settings)
         self._examiner = Examiner(model, settings)
 
-    async def process(self, records: Sequence[Record]) -> Outcome:
-        """Apply records, which stand in the order of their offsets.
+    async def process(self, records: Sequence[Record], ahead: Sequence[Record] = ()) -> Outcome:
+        """Apply records, which stand in the order of their offsets; ``ahead`` has some that come after them.
 
         Raises:
             UnavailableError: the store or the broker is away; nothing is lost, call again with the same records.
@@ -60,7 +65,7 @@ class Processor:
         lagging = len(records) > self._settings.batch_size
         looks: Looks = "off" if lagging else self._settings.online_metrics
         for served, mine in self._by_model(events):
-            await self._take(mine, served, outcome, watch, looks)
+            await self._take(mine, self._later(mine, ahead), served, outcome, watch, looks)
         return outcome
 
     async def renew(self, users: Sequence[str]) -> int:
@@ -87,10 +92,21 @@ class Processor:
             groups.setdefault(served.digest, (served, {}))[1][user] = mine
         return list(groups.values())
 
-    async def _take(self, events: Events, served: Served, outcome: Outcome, watch: _Stopwatch, looks: Looks) -> None:
-        """Apply the events of some users, all of one model."""
+    async def _take(
+        self,
+        events: Events,
+        later: Mapping[str, Position],
+        served: Served,
+        outcome: Outcome,
+        watch: _Stopwatch,
+        looks: Looks,
+    ) -> None:
+        """Apply the events of some users, all of one model; ``later`` has clicks of theirs that are known to come."""
         for _ in range(ROUNDS):
             visitors = await self._apply(events, served, watch, looks)
+            for user, position in later.items():
+                if user in visitors:
+                    visitors[user].deferred = not visitors[user].state.progress.covers(position)
             self._keeping.advance([visitor.state for visitor in visitors.values() if visitor.touched], served)
             watch.lap("step")
             lists = self._lists(visitors, served)
@@ -120,16 +136,32 @@ class Processor:
         now_ms = time.time_ns() // 1_000_000
         for record in records:
             try:
-                event = decode(record.value or b"")
-                check_clock(event, now_ms, round(self._settings.max_future_seconds * 1000))
-                if record.key != event.user_id.encode():
-                    key = None if record.key is None else record.key[:MAX_KEY_BYTES]
-                    raise EventError("key", "mismatch", f"is {key!r}, not the user id, so order is not kept")
+                event = self._decode(record, now_ms)
             except EventError as error:
                 outcome.dead.append(DeadLetter(record, error.code, str(error)))
             else:
                 events.setdefault(event.user_id, []).append((record, event))
         return events
+
+    def _decode(self, record: Record, now_ms: int) -> ClickEvent:
+        event = decode(record.value or b"")
+        check_clock(event, now_ms, round(self._settings.max_future_seconds * 1000))
+        if record.key != event.user_id.encode():
+            key = None if record.key is None else record.key[:MAX_KEY_BYTES]
+            raise EventError("key", "mismatch", f"is {key!r}, not the user id, so order is not kept")
+        return event
+
+    def _later(self, users: Iterable[str], ahead: Sequence[Record]) -> dict[str, Position]:
+        """Where the newest usable click ahead of each user stands; of most there is none."""
+        found: dict[str, Position] = {}
+        sought = {user.encode(): user for user in users} if ahead else {}
+        now_ms = time.time_ns() // 1_000_000
+        for record in reversed(ahead):
+            if record.key in sought:
+                with suppress(EventError):
+                    self._decode(record, now_ms)
+                    found[sought.pop(record.key)] = self._visitors.position(record)
+        return found
 
     async def _apply(
         self, events: Events, served: Served, watch: _Stopwatch, looks: Looks = "off"
@@ -165,11 +197,8 @@ class Processor:
                 visitor.dead.append(DeadLetter(record, placed.value, _why(placed, event)))
 
     def _lists(self, visitors: Mapping[str, Visitor], served: Served) -> dict[str, RecommendationList]:
-        """Each touched user's list, which is a function of the state alone: how batches fell leaves no trace.
-
-        There is none while no item of the session is known.
-        """
-        states = {user: each.state for user, each in visitors.items() if each.touched and each.state.seen()}
+        """The lists to be made, each a function of the state alone: how batches fell leaves no trace."""
+        states = {user: each.state for user, each in visitors.items() if each.listed}
         if not states:
             return {}
         exclude = self._settings.exclude_seen
@@ -191,7 +220,7 @@ class Processor:
                 user,
                 each.read,
                 self._keeping.pack_state(each.state, served),
-                self._keeping.pack_list(lists[user]) if user in lists else b"",
+                None if each.deferred else self._keeping.pack_list(lists[user]) if user in lists else b"",
             )
             for user, each in visitors.items()
             if each.touched

@@ -155,6 +155,10 @@ class Consumer(driver.Consumer):
         self._count(-size)
         return taken
 
+    def ahead(self) -> list[Record]:
+        """The records that wait."""
+        return [record for bundle in self._waiting for record in bundle.records]
+
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Forget what waits, let the work in hand end and commit it, and forget the partitions."""
         self._forget_waiting(revoked)

@@ -34,7 +34,7 @@ class Visitor:
     """A user of the batch: the state as ``read`` and as it becomes, the events that lead it on, and what they came to.
 
     ``read`` is how the packed state in the store begins, None where there is none. The outcomes count only when the
-    store has taken the state.
+    store has taken the state. The list of one who is deferred waits for a click of his that is known to come.
     """
 
     read: bytes | None
@@ -42,6 +42,7 @@ class Visitor:
     events: list[tuple[Record, ClickEvent]]
     encounters: Encounters
     touched: bool = False
+    deferred: bool = False
     rebuilt: bool = False
     lost: bool = False
     applied: list[Record] = field(default_factory=list)
@@ -49,13 +50,18 @@ class Visitor:
     dead: list[DeadLetter] = field(default_factory=list)
     clicked: list[int] = field(default_factory=list)
 
+    @property
+    def listed(self) -> bool:
+        """Whether there is a list to be made; there is none while no item of the session is known."""
+        return self.touched and not self.deferred and bool(self.state.seen())
+
     def settle(self, outcome: Outcome, version: str) -> None:
         """Count the user's part."""
         outcome.applied += len(self.applied)
-        outcome.visible += self.applied
+        outcome.visible += [] if self.deferred else self.applied
         outcome.skipped.update(self.skipped)
         outcome.dead += self.dead
-        outcome.lists += self.touched and bool(self.state.seen())
+        outcome.lists += self.listed
         outcome.rebuilt += self.touched and self.rebuilt
         outcome.lost_states += self.touched and self.lost
         outcome.clicked.setdefault(version, []).extend(self.clicked)
@@ -65,13 +71,14 @@ class Visitor:
 class _Known(NamedTuple):
     """What the store has of a user: how the packed state begins, the state, and the packed list; None for what is not.
 
-    A state that is lost cannot be read.
+    A state that is ``lost`` cannot be read; of a list that was ``left`` as it was, nothing is known.
     """
 
     read: bytes | None
     state: UserState
     shown: bytes | None
     lost: bool = False
+    left: bool = False
 
 
 class Visitors:
@@ -93,7 +100,7 @@ class Visitors:
         Raises:
             UnavailableError: the store is away.
         """
-        known = {user: each for user, mine in events.items() if (each := self._recall(user, mine))}
+        known = {user: each for user, mine in events.items() if (each := self._recall(user, mine, looks))}
         unknown = [user for user in events if user not in known]
         lists: list[bytes | None] = [None] * len(unknown)
         if looks == "off":
@@ -108,16 +115,17 @@ class Visitors:
         """Keep what the store has taken."""
         for write in writes:
             if write.user_id not in refused:
-                state = visitors[write.user_id].state
-                self._known[write.user_id] = _Known(write.state[:PREFIX], state, write.recommendations or None)
+                state, shown = visitors[write.user_id].state, write.recommendations
+                self._known[write.user_id] = _Known(write.state[:PREFIX], state, shown or None, left=shown is None)
         while len(self._known) > self._settings.kept_users:
             self._known.popitem(last=False)
 
-    def _recall(self, user: str, events: list[tuple[Record, ClickEvent]]) -> _Known | None:
+    def _recall(self, user: str, events: list[tuple[Record, ClickEvent]], looks: Looks) -> _Known | None:
         known = self._known.pop(user, None)
-        if known and any(known.state.progress.covers(self.position(record)) for record, _ in events):
+        if known is None or (known.left and looks != "off"):
             return None
-        return known
+        repeated = any(known.state.progress.covers(self.position(record)) for record, _ in events)
+        return None if repeated else known
 
     def position(self, record: Record) -> Position:
         """Where the record stands."""

@@ -5,7 +5,7 @@
 
 Kafka, Redis and a random model, on loopback. A backlog of a shop's clicks is read three times, each time into keys of
 their own, which must end the same: by one worker in small batches, so that nearly each click is followed by a list
-(*steady*); by one that catches up, a list for each user in a batch; and by two, each on a core. One worker is pinned to
+(*steady*); by one that catches up, a list for each user in a batch who has no click behind it; and by two, each on a core. One worker is pinned to
 the last core; Kafka and Redis run where they like. Shares are of the time from the first batch to the last: those of
 ``load`` and ``write`` are waiting for Redis, with the packing of states; ``rest`` is Kafka's client and Faust.
 """
@@ -143,7 +143,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=50_000)
     parser.add_argument("--units", type=int, default=100)
     parser.add_argument("--length", type=int, default=100, help="items in a list")
-    parser.add_argument("--batch", type=int, default=20_000, help="clicks in a batch while catching up")
+    parser.add_argument("--batch", type=int, default=40_000, help="clicks in a batch while catching up")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     print(json.dumps({"bounds": bounds(given.items, given.units)}), flush=True)

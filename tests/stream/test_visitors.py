@@ -1,16 +1,19 @@
-"""Users who clicked of late are not read from the store again, and nobody can tell."""
+"""Users who clicked of late are not read again, and lists wait for clicks that are known to come; nobody can tell."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recsys.settings import RedisSettings, WorkerSettings
+from recsys.state import RecommendationList
 from recsys.store import Store
+from stream.dead_letter import Record
 from stream.processor import Processor
 from tests.stream.processing import World, record
 
@@ -79,32 +82,63 @@ def test_what_the_store_has_lost_is_applied_anew(run: Callable[..., None], lost:
     run(body)
 
 
+@pytest.mark.parametrize("ahead", ["a click", "no click", "another's", "one that came before"])
+def test_a_list_waits_only_for_a_click_that_is_known_to_come(run: Callable[..., None], ahead: str) -> None:
+    async def body(world: World) -> None:
+        clicks = [record("u", f"item-{i:03d}", i, i) for i in range(4)]
+        coming = {
+            "a click": clicks[3],
+            "no click": Record(b"u", b"{", 0, 3, 0),
+            "another's": replace(record("v", "item-003", 3, 3), key=b"u"),
+            "one that came before": clicks[0],
+        }[ahead]
+        await world.process(*clicks[:2])
+        outcome = await world.processor.process(clicks[2:3], ahead=[coming])
+        waits = ahead == "a click"
+        assert (outcome.applied, outcome.lists, len(outcome.visible)) == (1, 1 - waits, 1 - waits)
+        found = await world.list("u")
+        assert found is not None
+        assert found.position.offset == (1 if waits else 2)
+        assert (await world.state("u")).position.offset == 2
+        shown = found.rows.tolist()
+        again = record("u", f"item-{shown[4]:03d}", 3, 3)
+        assert [trial.rank for trial in (await world.process(again)).trials] == [5]  # in the list that is there
+        newest = await world.list("u")
+        assert newest is not None
+        assert newest.position.offset == 3
+
+    run(body)
+
+
 CLICKS = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9), st.integers(0, 2000)), min_size=1, max_size=40)
 
 
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(clicks=CLICKS, sizes=st.lists(st.integers(1, 7), min_size=1), numbers=st.sampled_from(["float32", "int12"]))
-def test_memory_leaves_no_trace(
+def test_neither_memory_nor_waiting_leaves_a_trace(
     run: Callable[..., None], clicks: list[tuple[int, int, int]], sizes: list[int], numbers: str
 ) -> None:
     """Late clicks, repeats, new sessions and redelivered batches; by two workers in turn, as after rebalances."""
     records = [record(f"u{user}", f"item-{item:03d}", time, i) for i, (user, item, time) in enumerate(clicks)]
+    users = [f"u{user}" for user in range(6)]
+
+    async def left_by(world: World, kept: int, ahead: int) -> list[object]:
+        world.store = Store(RedisSettings(url=world.redis.url, prefix=f"t-{uuid.uuid4().hex}"))
+        options = WorkerSettings.model_validate({"kept_users": kept, "state_numbers": numbers})
+        workers = [Processor(world.model, world.store, options, world._keep) for _ in range(2)]
+        start, turn = 0, 0
+        while start < len(records):
+            end = start + sizes[turn % len(sizes)]
+            again = max(0, start - turn % 2)
+            await workers[turn // 3 % 2].process(records[again:end], records[end : end + ahead])
+            start, turn = end, turn + 1
+        lists = [each and RecommendationList.unpack(each) for each in await world.store.lists(users)]
+        states = await world.store.states(users)
+        await world.store.close()
+        return [states, [each and (each.position, each.rows.tolist(), each.scores.tolist()) for each in lists]]
 
     async def body(world: World) -> None:
-        left = []
-        for kept in (0, 3):
-            world.store = Store(RedisSettings(url=world.redis.url, prefix=f"t-{uuid.uuid4().hex}"))
-            options = WorkerSettings(kept_users=kept, state_numbers=numbers)  # type: ignore[arg-type]
-            workers = [Processor(world.model, world.store, options, world._keep) for _ in range(2)]
-            start = 0
-            for turn, size in enumerate(sizes * len(records)):
-                await workers[turn // 3 % 2].process(records[max(0, start - turn % 2) : start + size])
-                start += size
-                if start >= len(records):
-                    break
-            users = [f"u{user}" for user in range(6)]
-            left.append(await world.store.states(users))
-            await world.store.close()
-        assert left[0] == left[1]
+        expected = await left_by(world, kept=0, ahead=0)
+        assert await left_by(world, kept=3, ahead=4) == expected
 
     run(body)
