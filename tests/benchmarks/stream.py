@@ -5,9 +5,10 @@
 
 Kafka, Redis and a random model, on loopback. A backlog of a shop's clicks is read three times, each time into keys of
 their own, which must end the same: by one worker in small batches, so that nearly each click is followed by a list
-(*steady*); by one that catches up, a list for each user in a batch who has no click behind it; and by two, each on a core. One worker is pinned to
-the last core; Kafka and Redis run where they like. Shares are of the time from the first batch to the last: those of
-``load`` and ``write`` are waiting for Redis, with the packing of states; ``rest`` is Kafka's client and Faust.
+(*steady*); by one that catches up, a list for each user of a batch of whom it sees no later click; and by two, each on
+a core. One worker is pinned to the last core; Kafka and Redis run where they like. Shares are of the time from the
+first batch to the last: those of ``load`` and ``write`` are waiting for Redis, with the packing of states; ``rest`` is
+Kafka's client and Faust.
 """
 
 from __future__ import annotations
