@@ -89,6 +89,12 @@ def test_a_dataset_is_as_if_the_user_had_never_clicked(run: Run, secret: str, tm
     assert removed_from(dataset, USER, "--dataset", dataset) == {}
     assert Dataset.open(dataset).manifest == after
 
+    more = write_log(tmp_path / "more.csv", *good_rows(users=9, start=START + 86_400_000 * 2))
+    ours, theirs = (run("--append", more, out=out).dataset.manifest for out in (dataset, tmp_path / "rebuilt"))
+    assert ours.content_hash == theirs.content_hash
+    assert ours.counts.forgotten == len(hers) - 2 + letters
+    assert (ours.counts.kept, ours.counts.filtered) == (theirs.counts.kept, theirs.counts.filtered)
+
 
 def test_models_keep_their_rows(run: Run, tmp_path: Path) -> None:
     """An item that nobody else clicked stays, with a count of 0."""
