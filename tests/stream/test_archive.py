@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from confluent_kafka import TopicPartition
 
 from recsys.archive import SCHEMA, Archive, Counts
 from recsys.cli import main
@@ -277,6 +278,22 @@ def test_a_topic_that_grows_or_is_created_anew(real_servers: RealServers, bundle
     assert keep(world, out) == Counts()
     assert sorted(row["user_id"] for row in rows_of(out))[-2:] == ["w", "w"]
     assert len(rows_of(out)) == 102
+
+
+def test_records_that_are_gone_too_soon_are_counted(real_servers: RealServers, bundles: Path, tmp_path: Path) -> None:
+    world, out = make_world(real_servers, bundles, tmp_path), tmp_path / "archive"
+    world.produce([(f"u-{second}", click(f"u-{second}", second)) for second in range(5)])
+    assert keep(world, out) == Counts(records=5, clicks=5)
+    world.produce([(f"u-{second}", click(f"u-{second}", second)) for second in range(20)])
+    ends = [TopicPartition(world.topic, partition, end) for partition, end in world.offsets()[1].items()]
+    for deleted in real_servers.kafka.admin.delete_records(ends).values():
+        deleted.result(20)
+    world.produce([("v", click("v", second)) for second in range(3)])
+    assert keep(world, out) == Counts(records=3, clicks=3, missed=20)
+    assert keep(world, out) == Counts()
+    with Archive.open(out) as archive:
+        assert archive.position is not None
+        assert archive.position.counts == Counts(records=8, clicks=8, missed=20)
 
 
 def recreate(world: World, servers: RealServers) -> None:
