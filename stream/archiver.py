@@ -28,6 +28,7 @@ POLL_RECORDS, POLL_SECONDS = 200, 0.2  # of a megabyte at most each
 QUEUE_KIB = 16 << 10  # that the client reads ahead
 WATCH_SECONDS = 2.0
 MIB = 1 << 20
+_FATAL = (KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART)
 
 
 class Archiver:
@@ -58,7 +59,7 @@ class Archiver:
             self._assign(consumer)
             announce(f"archive: {self._archive.path}: reading {len(places)} partitions of {self._kafka.topic}")
             while not stop() and not self._reached(goal):
-                self._take(consumer.consume(POLL_RECORDS, POLL_SECONDS))
+                self.take(consumer.consume(POLL_RECORDS, POLL_SECONDS))
                 full = self._harvest.size >= self._settings.archive.flush_mib * MIB
                 if full or self._harvest.age >= self._settings.archive.flush_seconds:
                     self._flush(consumer)
@@ -110,26 +111,26 @@ class Archiver:
     def _assign(self, consumer: Consumer) -> None:
         consumer.assign([TopicPartition(self._kafka.topic, *place) for place in self._next.items()])
 
-    def _take(self, messages: list[Message]) -> None:
+    def take(self, messages: list[Message]) -> None:
         """Gather records.
 
         Raises:
-            UnavailableError: after this error the consumer would wait for ever.
+            UnavailableError: after an error among them the consumer would wait for ever; the records are gathered.
         """
-        records = []
+        errors = []
         for message in messages:
             error, partition, offset = message.error(), message.partition(), message.offset()
             if error is None or error.code() == KafkaError._PARTITION_EOF:
                 assert partition is not None
                 assert offset is not None
                 self._next[partition] = offset + (error is None)
-            if error is None:
-                records.append(message)
-            elif error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.UNKNOWN_TOPIC_OR_PART):
+            else:
+                errors.append(error)
+        self._harvest.take([message for message in messages if message.error() is None])
+        for error in errors:
+            if error.code() in _FATAL:
                 raise UnavailableError(f"{self._kafka.topic}: {error.str()}: start again to go on")
-            elif error.code() != KafkaError._PARTITION_EOF:
-                log.warning("the broker: %s", error.str())
-        self._harvest.take(records)
+            log.warning("the broker: %s", error.str())
 
     def _reached(self, goal: dict[int, int] | None) -> bool:
         return goal is not None and all(self._next[partition] >= end for partition, end in goal.items())

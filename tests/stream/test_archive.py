@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaError, Message, TopicPartition
 
 from recsys.archive import SCHEMA, Archive, Counts
 from recsys.cli import main
@@ -152,6 +152,20 @@ def test_late_clicks_and_all_fields_land_in_their_day(world: World, tmp_path: Pa
     with Archive.open(out) as archive:
         days = [path.parent.name for path in archive.clicks()]
     assert days == ["1973-03-03", "2023-11-13", "2023-11-14", "2023-11-14", "2023-11-15"]
+
+
+def test_what_comes_with_an_error_is_kept(world: World, tmp_path: Path) -> None:
+    world.produce([("u", click("u", 0))])
+    (record,) = world.records(1)
+    place: dict[str, Any] = {"topic": world.topic, "partition": record.partition}
+    came = Message(**place, offset=record.offset, key=record.key, value=record.value)
+    error = Message(**place, offset=0, error=KafkaError(KafkaError._AUTO_OFFSET_RESET))
+    with Archive.open(tmp_path / "archive", create=True) as archive:
+        archiver = Archiver(settings_of(world), archive)
+        with pytest.raises(UnavailableError, match="start again"):
+            archiver.take([came, error])
+        archiver.run(lambda: True)
+    assert_holds(tmp_path / "archive", [record])
 
 
 def test_the_size_that_waits_is_bounded(world: World, tmp_path: Path) -> None:
