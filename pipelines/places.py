@@ -7,6 +7,7 @@ is still at it: what they write is the same. Names that begin with a dot are of 
 # mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
+import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipelines.s3_clients import keep_clients
 from pipelines.threads import in_threads
 from recsys.errors import InputError
 from recsys.logs.files import LOCAL, Found, hidden
@@ -120,7 +122,12 @@ class Local(Place):
 
     def children(self) -> list[Local]:
         """See :class:`Place`."""
-        return [Local(path) for path in sorted(self.path.glob("[!.]*"))]
+        try:
+            with os.scandir(self.path) as entries:
+                names = [entry.name for entry in entries if entry.is_file() and not entry.name.startswith(".")]
+        except FileNotFoundError:
+            return []
+        return [Local(self.path / name) for name in sorted(names)]
 
     def delete(self) -> None:
         """See :class:`Place`."""
@@ -250,6 +257,8 @@ def _open(name: str, flags: tuple[str, ...]) -> BinaryIO:
 
 def _filesystem(address: str, flags: tuple[str, ...]) -> Any:
     """The filesystem, told the flags: workers of some runners know none."""
+    if address.startswith("s3://"):
+        keep_clients()
     FileSystems.set_options(_options(flags))
     return FileSystems.get_filesystem(address)
 

@@ -18,10 +18,12 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from recsys.settings import KafkaSettings
 from stream.embedded import free_port
-from tests.servers.jars import java, kafka_jars
+from tests.servers.jars import jars_of, java
 from tests.servers.process import Server
 from tests.servers.redis import Tls
 
+KAFKA = "4.1.0"  # as in deploy/compose.yaml
+SLF4J = "1.7.36"  # what Kafka brings of the interface
 PARTITIONS = 8
 REQUEST_SECONDS = 20
 # Sessions are shorter than by default: tests wait for one to end after each kill of a worker or of the broker.
@@ -84,7 +86,10 @@ class Kafka(Server):
     """
 
     def __init__(self, directory: Path, login: Login | None = None) -> None:
-        self._java, self._jars = java(), kafka_jars()
+        self._java = java()
+        self._jars = jars_of(
+            f"kafka-{KAFKA}", f"org.apache.kafka:kafka_2.13:{KAFKA}", f"org.slf4j:slf4j-simple:{SLF4J}"
+        )
         super().__init__(directory)
         self.address = f"127.0.0.1:{self.port}"
         options = {"bootstrap.servers": self.address, "log_level": 0, "reconnect.backoff.max.ms": 100}

@@ -1,0 +1,140 @@
+"""Sessions from logs on other filesystems, by workers that share nothing but those, on other runners."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.places import Local, Place, Remote, place
+from recsys.errors import InputError
+from tests.servers.flink import Flink
+from tests.servers.presence import where_present
+from tests.servers.s3 import S3
+
+from .conftest import Outcome, Run
+from .test_sessions_command import random_log, write_csv
+
+BUCKET = "clicks"
+# Files on a far filesystem take a while each: few shards, and no pass of the filters.
+FEW = ("--shards", "2", "--min-item-support", "1")
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    with S3(tmp_path_factory.mktemp("s3")) as server:
+        server.client.create_bucket(Bucket=BUCKET)
+        yield server
+
+
+@pytest.fixture
+def halves(tmp_path: Path) -> list[Path]:
+    """A log in two files, one line of which is bad."""
+    log = random_log(7, 1500)
+    parts = [log[:700], [*log[700:], ("u1", "", 1, "view")]]
+    (tmp_path / "logs").mkdir()
+    return [write_csv(tmp_path / "logs" / f"half-{number}.csv", part) for number, part in enumerate(parts)]
+
+
+@pytest.fixture
+def url(s3: S3, halves: list[Path]) -> str:
+    """The same log in the object store, where not all objects are logs."""
+    for path in halves:
+        s3.client.upload_file(str(path), BUCKET, f"logs/day/{path.name}")
+    s3.client.put_object(Bucket=BUCKET, Key="logs/day/_SUCCESS", Body=b"")
+    s3.client.put_object(Bucket=BUCKET, Key="logs/_temporary/half.csv", Body=b"half")
+    return f"s3://{BUCKET}/logs"
+
+
+def same(elsewhere: Outcome, here: Outcome) -> None:
+    """The datasets are the same but for the names of their logs."""
+    assert elsewhere.code == 0, elsewhere.stderr
+    ours, theirs = here.dataset.manifest, elsewhere.dataset.manifest
+    assert theirs.content_hash == ours.content_hash
+    assert theirs.counts == ours.counts
+    assert [file for file in theirs.files if "dead" not in file.path] == [
+        file for file in ours.files if "dead" not in file.path
+    ]
+    for letter, other in zip(here.dead_letters, elsewhere.dead_letters, strict=True):
+        assert str(other["file"]).endswith(str(letter["file"]).rpartition("/")[2])
+        assert {**letter, "file": ""} == {**other, "file": ""}
+
+
+def test_logs_and_intermediate_files_may_be_in_an_object_store(
+    run: Run, tmp_path: Path, s3: S3, halves: list[Path], url: str
+) -> None:
+    here = run(*halves, *FEW, out=tmp_path / "here")
+    before = s3.names(BUCKET)
+    same(run(url, *FEW, "--work", f"s3://{BUCKET}/work/", "--", *s3.flags, out=tmp_path / "there"), here)
+    assert s3.names(BUCKET) == before
+    absent = run(f"{url}/*.json", "--", *s3.flags, out=tmp_path / "absent")
+    assert absent.code == 66
+    assert f"{url}/*.json: no such file" in absent.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("gs://bucket/clicks.csv", "apache-beam[gcp]"), ("ftp://a/b", "Unable to get filesystem")]
+)
+def test_a_filesystem_that_cannot_be_used_is_named(run: Run, name: str, words: str) -> None:
+    outcome = run(name)
+    assert outcome.code == 74
+    assert name in outcome.stderr
+    assert words in outcome.stderr
+
+
+def test_flink_gives_the_same_dataset(run: Run, tmp_path: Path, s3: S3, halves: list[Path], url: str) -> None:
+    with where_present():
+        made = Flink(tmp_path / "flink")
+    here = run(*halves, *FEW, out=tmp_path / "here")
+    with made as flink:
+        flags = (*flink.flags, *s3.flags)
+        same(run(url, *FEW, "--work", f"s3://{BUCKET}/work", "--", *flags, out=tmp_path / "there"), here)
+
+
+@pytest.fixture(params=["local", "disk by Beam", "s3"])
+def directory(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "s3":
+        s3: S3 = request.getfixturevalue("s3")
+        return place(f"s3://{BUCKET}/{tmp_path.name}/", s3.flags)
+    return Local(tmp_path) if request.param == "local" else Remote(str(tmp_path))
+
+
+def test_files_of_a_place_are_whole_and_listed_by_name(directory: Place) -> None:
+    assert directory.children() == []
+    (directory / "b").write(b"two")
+    (directory / "a").write(b"first")
+    (directory / "a").write(b"one")
+    (directory / "deeper" / "c").write(b"three")
+    assert list(directory.contents())[:2] == [b"one", b"two"]
+    assert [child.name for child in (directory / "deeper").children()] == ["c"]
+    (directory / "deeper").delete()
+    (directory / "deeper").delete()
+    assert (directory / "deeper").children() == []
+    assert [child.read() for child in directory.children()] == [b"one", b"two"]
+
+
+def test_a_file_whose_writing_fails_is_not_there(directory: Place) -> None:
+    def fail() -> None:
+        with (directory / "new").writer() as file:
+            file.write(b"half")
+            raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        fail()
+    assert directory.children() == []
+    with pytest.raises(OSError, match="new"):
+        (directory / "new").read()
+
+
+def test_two_workers_may_write_a_file_at_the_same_time(directory: Place) -> None:
+    with (directory / "a").writer() as first, (directory / "a").writer() as second:
+        first.write(b"the same")
+        second.write(b"the same")
+    assert [child.name for child in directory.children()] == ["a"]
+    assert (directory / "a").read() == b"the same"
+
+
+def test_an_address_to_write_to_is_no_pattern() -> None:
+    with pytest.raises(InputError, match=r"s3://bucket/\*: an address to write to"):
+        place("s3://bucket/*")
