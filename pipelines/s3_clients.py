@@ -24,4 +24,4 @@ def keep_clients() -> None:
             kept[id(options)] = options, make(options)
         return copy.copy(kept[id(options)][1])  # each has its own place in what it reads
 
-    boto3_client.Client = client
+    boto3_client.Client = client  # type: ignore[assignment, misc]
