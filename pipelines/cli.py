@@ -112,7 +112,8 @@ def sessions(
     holds, those of an archive that has them so by the same key stay, and dead letters do not quote the lines.
 
     Flags after -- go to Beam. INPUT and --work may be on any filesystem that Beam knows (s3://, gs://, hdfs://); where
-    Beam's workers are on other machines, --work must be what all of them see.
+    Beam's workers are on other machines, --work must be what all of them see. The README has the flags of Flink, Spark
+    and Dataflow.
     """
     import logging
 

@@ -177,9 +177,10 @@ class Remote(Place):
         aside = f"{directory}/.{name}-{uuid4().hex}"
         with filesystem.create(aside, compression_type=CompressionTypes.UNCOMPRESSED) as file:
             file.write(data)
-        if filesystem.exists(self.url):  # such filesystems need not rename over a file: ours is the same
-            filesystem.delete([aside])
-        else:
+        try:
+            filesystem.rename([aside], [self.url])
+        except OSError:  # some do not rename over a file
+            filesystem.delete([self.url])
             filesystem.rename([aside], [self.url])
 
     def contents(self) -> Iterator[bytes]:

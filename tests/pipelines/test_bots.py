@@ -131,7 +131,10 @@ def test_what_is_no_limit_is_refused(run: Run, tmp_path: Path, limit: str) -> No
     assert "sessions.bot_clicks_per_day: must be a whole number, 0 or more, or learnt" in outcome.stderr
 
 
-def test_a_user_of_very_many_clicks_stays_within_the_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("options", "reason"), [(LEARNT, "bot"), ((), "too_long")])
+def test_a_user_of_very_many_clicks_stays_within_the_memory(
+    tmp_path: Path, options: tuple[str, ...], reason: str
+) -> None:
     clicks, users = 1_500_000, 2_000
     log = tmp_path / "clicks.csv"
     with log.open("w") as file:
@@ -143,10 +146,11 @@ def test_a_user_of_very_many_clicks_stays_within_the_memory(tmp_path: Path) -> N
         "try: runpy.run_module('recsys', run_name='__main__')\n"
         f"finally: {PRINT_PEAK}"
     )
-    options = ["--memory-mib", "768", *LEARNT, "--out", str(tmp_path / "dataset")]
-    command = [sys.executable, "-c", script, "sessions", str(log), *options]
+    command = [sys.executable, "-c", script, "sessions", str(log), *options, "--out", str(tmp_path / "dataset")]
+    command += ["--memory-mib", "768"]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     found = Outcome(0, run.stdout, run.stderr, tmp_path / "dataset")
-    assert listed(found)["hot"]["clicks"] == clicks
+    assert reason == "too_long" or listed(found)["hot"]["clicks"] == clicks
+    assert found.dataset.manifest.counts.filtered[reason] == clicks
     assert int(run.stdout.split()[-1]) / 1024 < 768

@@ -39,7 +39,7 @@ def java() -> str:
     words = subprocess.run([path, "-version"], capture_output=True, text=True, check=False).stderr
     version = re.search(r'version "(\d+)', words)
     if version is None or int(version[1]) < MINIMUM_JAVA:
-        raise AbsentError(f"the servers need Java {MINIMUM_JAVA} or later; {path} says {words.strip()!r}")
+        raise AbsentError(f"this server needs Java {MINIMUM_JAVA} or later; {path} says {words.strip()!r}")
     return path
 
 
