@@ -46,6 +46,11 @@ def endless_clicks(world: World, seed: int) -> Iterator[None]:
         sending.join()
 
 
+def lag_soon(world: World) -> None:
+    """Let workers catch up from a few clicks on, so that lists wait for clicks that come in a later batch."""
+    world.commands.environment |= {"RECSYS_WORKER__BATCH_SIZE": "4", "RECSYS_WORKER__CATCH_UP_BATCH": "16"}
+
+
 def assert_as_after_a_clean_run(world: World) -> None:
     """States and lists to the bit; and all that was dead-lettered, with its reasons."""
     expected, letters = world.clean_run_of(world.all_records())
@@ -63,6 +68,7 @@ def is_ahead(world: World, committed: dict[int, int]) -> bool:
 def test_kill_minus_9_at_any_moment_changes_nothing(world: World) -> None:
     """Killed in its start, in a batch, before and after commits; no offset is ever committed ahead of the state."""
     world.commands.environment["RECSYS_KAFKA__COMMIT_SECONDS"] = "0.2"
+    lag_soon(world)
     embedded = isinstance(world.servers, EmbeddedServers)
     chance = random.Random(3)
     kills = ahead = 0
@@ -111,6 +117,7 @@ def test_accidents_of_the_store_change_nothing(world: World, tmp_path: Path) -> 
     """Its writes are on the disk before it answers, so that a kill costs none."""
     chance = random.Random(4)
     world.commands.environment["RECSYS_REDIS__TIMEOUT_SECONDS"] = "1"
+    lag_soon(world)
     with world.servers.own_store(tmp_path / "store") as store:
         world.store = world.commands.environment["REDIS_URL"] = store.url
         with world.worker() as worker:
