@@ -82,6 +82,18 @@ def test_what_the_store_has_lost_is_applied_anew(run: Callable[..., None], lost:
     run(body)
 
 
+def test_who_was_taken_out_of_the_store_begins_anew(run: Callable[..., None]) -> None:
+    """Memory does not bring back what was forgotten."""
+
+    async def body(world: World) -> None:
+        await world.process(record("u", "item-001", 0, 0))
+        assert await world.store.forget(["u"]) == 2
+        await world.process(record("u", "item-002", 1, 1))
+        assert [click.row for click in (await world.state("u")).recent] == [2]
+
+    run(body)
+
+
 @pytest.mark.parametrize("ahead", ["a click", "no click", "another's", "one that came before"])
 def test_a_list_waits_only_for_a_click_that_is_known_to_come(run: Callable[..., None], ahead: str) -> None:
     async def body(world: World) -> None:
