@@ -21,7 +21,8 @@ from recsys.dataset import Dataset, write_dataset
 from recsys.errors import DatasetError, InputError
 from recsys.evaluation.item_knn import ItemKNN
 from recsys.evaluation.popularity import Popularity
-from recsys.evaluation.protocol import NEVER, Predictions, Recommender, evaluate, pessimistic_ranks
+from recsys.evaluation.predictions import Predictions, Recommender
+from recsys.evaluation.protocol import NEVER, evaluate, pessimistic_ranks
 from recsys.evaluation.session_popularity import SessionPopularity
 from recsys.evaluation.vmis_knn import VMISKNN
 from recsys.evaluation.vsknn import VSKNN

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from recsys.dataset import Dataset
     from recsys.evaluation.comparison import Comparison
     from recsys.evaluation.oracle import Oracle
-    from recsys.evaluation.protocol import Baseline, Recommender
+    from recsys.evaluation.predictions import Baseline, Recommender
     from recsys.sessions import Sessions
 
 HISTORY, FIGURES, REPORT = "history.json", "evaluation.json", "report.html"

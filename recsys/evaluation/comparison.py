@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from recsys.evaluation.metrics import Interval, bootstrap, hits, interval, reciprocal_ranks
 from recsys.evaluation.oracle import Oracle
-from recsys.evaluation.protocol import LIST_LENGTH, Predictions, Recommender, Result, evaluate
+from recsys.evaluation.predictions import Predictions, Recommender
+from recsys.evaluation.protocol import LIST_LENGTH, Result, evaluate
 from recsys.sessions import Sessions
 
 RECALL, MRR = f"recall@{LIST_LENGTH}", f"mrr@{LIST_LENGTH}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.evaluation.protocol import Predictions
+from recsys.evaluation.predictions import Predictions
 from recsys.sessions import Sessions
 
 PAIRS_AT_ONCE = 1 << 22

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.evaluation.item_knn import expand
-from recsys.evaluation.protocol import Predictions
+from recsys.evaluation.predictions import Predictions
 from recsys.sessions import Sessions
 
 Column = NDArray[np.int64]

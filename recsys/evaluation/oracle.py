@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import InputError
-from recsys.evaluation.protocol import Predictions
+from recsys.evaluation.predictions import Predictions
 from recsys.generator.process import (
     CART,
     CONTINUE,

@@ -9,16 +9,13 @@ before gives the same scores, to the bit.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import InputError
+from recsys.evaluation.predictions import Predictions, Recommender
 from recsys.sessions import Sessions
-
-if TYPE_CHECKING:
-    from recsys.evaluation.protocol import Predictions, Recommender
 
 SAMPLED = 32  # predictions asked again
 SAMPLED_SCORES = 1 << 23  # and at most so many scores kept for that (32 MiB)

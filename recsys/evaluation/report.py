@@ -11,7 +11,8 @@ import numpy as np
 
 from recsys.evaluation import plots
 from recsys.evaluation.comparison import FEWEST, MRR, RECALL, Comparison, Group
-from recsys.evaluation.protocol import Predictions, Recommender, pessimistic_ranks
+from recsys.evaluation.predictions import Predictions, Recommender
+from recsys.evaluation.protocol import pessimistic_ranks
 from recsys.page.template import template
 from recsys.sessions import Sessions
 from recsys.vocabulary import Vocabulary

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from recsys.errors import InputError
-from recsys.evaluation.protocol import Predictions, Result, evaluate, pessimistic_ranks, top_items
+from recsys.evaluation.predictions import Predictions
+from recsys.evaluation.protocol import Result, evaluate, pessimistic_ranks, top_items
 from recsys.sessions import Sessions
 
 Scores = NDArray[np.float32]
