@@ -65,7 +65,9 @@ def stream_sessions(request: StreamRequest) -> dict[str, int]:
         key=pseudonyms.key if pseudonyms else None,
     )
     with beam.Pipeline(options=_options(request)) as pipeline:
-        parts = pipeline | "Partitions" >> beam.Create([(partition, *place) for partition, place in ends.items()])
+        parts = pipeline | "Partitions" >> beam.Create(
+            [(partition, *place) for partition, place in ends.items()], reshuffle=False
+        )
         if request.until_now:
             arrivals = parts | "Read" >> beam.FlatMap(read_until_now, settings.kafka, intake)
         else:

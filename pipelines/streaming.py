@@ -101,11 +101,14 @@ class CloseSessions(beam.DoFn):
         due: Any = beam.DoFn.TimerParam(DUE),
     ) -> None:
         """Close what is due, write it down, and wait for what is due next."""
+        watermark_ms = wake.read()
+        if watermark_ms is None:
+            return
         known = Book.from_json(book.read()) if book.read() else Book(self._streaming.run)
         standing = Standing(known.closed_ms)
         if known.number:
             standing = Standing(known.closed_ms, from_bytes(clicks.read()), from_bytes(claims.read()))
-        closing, written = self._close(shard, known, standing, list(arrived.read()), wake.read())
+        closing, written = self._close(shard, known, standing, list(arrived.read()), watermark_ms)
         arrived.clear()
         clicks.write(to_bytes(closing.standing.clicks))
         claims.write(to_bytes(closing.standing.claims))
