@@ -13,7 +13,7 @@ import yaml
 
 from recsys.cli import cli
 from recsys.settings import Settings, load_settings
-from tests.servers.jars import KAFKA
+from tests.servers.kafka import KAFKA
 
 ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
