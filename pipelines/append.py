@@ -12,6 +12,7 @@ from pipelines.boundaries import Boundaries
 from pipelines.kept import FOLDER
 from pipelines.tally import Tally
 from recsys.errors import DatasetError, InputError, SettingsError
+from recsys.files import put_back
 from recsys.logs.sources import Source
 from recsys.manifest import Manifest
 from recsys.settings import SessionSettings
@@ -35,6 +36,7 @@ class Earlier:
             DatasetError: there is none, or a file is missing or altered.
             InputError: it keeps no clicks.
         """
+        put_back(path)
         manifest = Manifest.load(path / "manifest.json")
         needed = [entry for entry in manifest.files if entry.path.startswith((_CLICKS, "dead-letter"))]
         if len(needed) < 2 or "shards" not in manifest.parameters:

@@ -162,7 +162,7 @@ def sessions(
     )
     began = time.monotonic()
     manifest = build_dataset(request)
-    _show(manifest, out, time.monotonic() - began)
+    _show(manifest, out, earlier.manifest.counts.read if earlier else 0, time.monotonic() - began)
 
 
 def _again(dataset: Path, letters: Path | None, options: tuple[Any, ...]) -> dict[str, Any]:
@@ -213,8 +213,8 @@ def _reading(
     }
 
 
-def _show(manifest: Manifest, out: Path, seconds: float) -> None:
-    """The summary: what became of every click, and what each split holds."""
+def _show(manifest: Manifest, out: Path, before: int, seconds: float) -> None:
+    """The summary: what became of every click, and what each split holds; so many clicks were there ``before``."""
     from rich.table import Table
 
     from recsys.console import output
@@ -234,7 +234,9 @@ def _show(manifest: Manifest, out: Path, seconds: float) -> None:
         if boundary is not None and not manifest.sizes[name].sessions:
             output.print(f"warning: no {name} session begins where that split was asked for", style="yellow")
     rejected = sum(counts.rejected.values())
-    output.print(f"{out}: {counts.read:,} clicks in {seconds:.1f} s ({counts.read / seconds:,.0f} clicks/s)")
+    came = counts.read - before
+    words = f"{came:,} clicks added to {before:,}" if before else f"{came:,} clicks"
+    output.print(f"{out}: {words} in {seconds:.1f} s ({came / seconds:,.0f} clicks/s)")
     if rejected:
         output.print(f"{rejected:,} bad lines are in {out / 'dead-letter.jsonl'}")
     for bots in (file for file in manifest.files if file.path == "bots.jsonl"):

@@ -48,7 +48,8 @@ class Keeping:
             kept = read(self.earlier[shard])
             if self.divided:
                 kept = _part(kept, shard, self.divided)
-            tally = count_times(np.repeat(kept["time"].to_numpy(), kept["copies"].to_numpy()))
+            times, copies = kept["time"].to_numpy(), kept["copies"].to_numpy()
+            tally = count_times(times if (copies == 1).all() else np.repeat(times, copies))
             clicks = kept if clicks is None else merge(kept, clicks, rule)
         else:
             clicks = in_order(clicks, rule)

@@ -74,10 +74,11 @@ def staged_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
         yield staging
         for path in [*staging.rglob("*"), staging]:
             sync(path)
-        if overwrite and target.exists():
-            discarded = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-", suffix=_OLD))
-            target.replace(discarded / target.name)
-        staging.replace(target)
+        with locked(target.parent):
+            if overwrite and target.exists():
+                discarded = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-", suffix=_OLD))
+                target.replace(discarded / target.name)
+            staging.replace(target)
         for path in leftovers(target, _OLD):
             shutil.rmtree(path)
         sync(target.parent)
@@ -86,6 +87,17 @@ def staged_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
         raise
     finally:
         lock.close()
+
+
+def put_back(target: Path) -> None:
+    """Where a process was killed between the two steps of a replacement, what was at ``target`` is there again."""
+    if target.exists() or not target.parent.is_dir():
+        return
+    with locked(target.parent):
+        replaced = [path / target.name for path in leftovers(target, _OLD)]
+        for path in replaced:
+            if path.exists() and not target.exists():
+                path.replace(target)
 
 
 def clear_leftovers(target: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from recsys.errors import RecsysError
-from recsys.files import leftovers, staged_directory, write_atomically
+from recsys.files import leftovers, put_back, staged_directory, write_atomically
 
 
 def test_what_nobody_writes_any_more_is_deleted_and_a_writer_at_work_is_left_alone(tmp_path: Path) -> None:
@@ -33,6 +33,17 @@ def test_what_was_replaced_is_kept_until_its_replacement_stands(tmp_path: Path) 
     with staged_directory(target):
         pass
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_replacement_that_a_kill_broke_off_is_undone(tmp_path: Path) -> None:
+    target, old = tmp_path / "dataset", tmp_path / ".dataset-killed_0.old"
+    (old / "dataset" / "first").mkdir(parents=True)
+    put_back(target)
+    assert [path.name for path in target.iterdir()] == ["first"]
+    (old / "dataset" / "second").mkdir(parents=True)
+    put_back(target)
+    assert [path.name for path in target.iterdir()] == ["first"], "it is there already"
+    put_back(tmp_path / "nowhere" / "dataset")
 
 
 def test_a_target_that_exists_is_replaced_only_on_demand(tmp_path: Path) -> None:
