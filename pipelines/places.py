@@ -209,7 +209,7 @@ def place(address: str | Path, flags: Sequence[str] = ()) -> Place:
         InputError: the URL has characters that stand for others in listings.
     """
     if not is_remote(str(address)):
-        return Local(Path(address))
+        return Local(Path(address).absolute())  # workers may have another working directory
     if any(character in str(address) for character in _WILD):
         raise InputError(f"{address}: an address to write to cannot have any of {' '.join(_WILD)}")
     return Remote(str(address).rstrip("/"), tuple(flags))

@@ -59,7 +59,8 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """Write as JSON, readable without any data library."""
-        path.write_bytes(orjson.dumps({"ids": list(self.ids), "counts": self.counts.tolist()}))
+        counts = np.ascontiguousarray(self.counts)
+        path.write_bytes(orjson.dumps({"ids": list(self.ids), "counts": counts}, option=orjson.OPT_SERIALIZE_NUMPY))
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:

@@ -52,13 +52,13 @@ _JVM = (
 # As Beam's own, but its workers are threads of one process that has all imported already, and end with the connection:
 # the two task managers give them the same names, so that neither may stop them by name.
 _WORKERS = """
-from apache_beam.portability.api.beam_fn_api_pb2 import StopWorkerResponse
+from apache_beam.portability.api import beam_fn_api_pb2
 from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer
 import pipelines.build
 
 class Pool(BeamFnExternalWorkerPoolServicer):
     def StopWorker(self, request, context):
-        return StopWorkerResponse()
+        return beam_fn_api_pb2.StopWorkerResponse()
 
 address, server = Pool.start(use_process=False, port={port})
 server.wait_for_termination()
