@@ -33,8 +33,8 @@ def stream_sessions(settings: Settings, beam_flags: tuple[str, ...], out: Path, 
     too, in files whose names begin with _, and what became of all records in _counts/.
 
     Without --until-now the job runs until it is cancelled on its cluster (Ctrl-C ends this command alone), and needs a
-    runner for streams, such as Flink, whose workers all see the --out directory. On Flink it outlives a worker that dies,
-    if it has checkpoints: --checkpointing_interval=60000 (milliseconds).
+    runner for streams, such as Flink, whose workers all see the --out directory. On Flink it outlives a worker that
+    dies, if it has checkpoints: --checkpointing_interval=60000 (milliseconds).
     """
     import logging
 
