@@ -1,8 +1,7 @@
 """The click topic as a source of a Beam pipeline, which tells time by the clicks themselves.
 
-Beam's own Kafka source knows when a record was produced, not when its click was: a log that is replayed would be late
-as a whole. It also needs Java on every machine. This one is a splittable DoFn over offsets, so that the runner's
-checkpoints, and nothing else, say where to go on.
+Beam's own Kafka source knows when a record was produced, not when its click was, and it needs Java on every machine.
+This one is a splittable DoFn over offsets, so that the runner's checkpoints, and nothing else, say where to go on.
 """
 
 # mypy: disable-error-code="no-untyped-call,misc,untyped-decorator"
@@ -84,7 +83,8 @@ class ReadClicks(beam.DoFn):
     """Reads partitions without end; elements as :func:`pipelines.streaming.close_sessions` takes them.
 
     The watermark of a partition is the newest click's time, and the clock's where no record waits, so that a partition
-    in which nobody clicks holds nobody up. The allowed lateness is for clicks that come behind others.
+    in which nobody clicks holds nobody up. The allowed lateness is for clicks that come behind others: an old log that is
+    replayed into a topic at rest is late, one that waits in it when reading begins is not.
     """
 
     def __init__(self, kafka: KafkaSettings, intake: Intake) -> None:
