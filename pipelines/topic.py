@@ -83,8 +83,8 @@ class ReadClicks(beam.DoFn):
     """Reads partitions without end; elements as :func:`pipelines.streaming.close_sessions` takes them.
 
     The watermark of a partition is the newest click's time, and the clock's where no record waits, so that a partition
-    in which nobody clicks holds nobody up. The allowed lateness is for clicks that come behind others: an old log that is
-    replayed into a topic at rest is late, one that waits in it when reading begins is not.
+    in which nobody clicks holds nobody up. The allowed lateness is for clicks that come behind others: an old log that
+    is replayed into a topic at rest is late, one that waits in it when reading begins is not.
     """
 
     def __init__(self, kafka: KafkaSettings, intake: Intake) -> None:
