@@ -88,8 +88,6 @@ class Flink(Server):
             "--environment_type=EXTERNAL",
             f"--environment_config=127.0.0.1:{workers.port}",
             f"--parallelism={TASK_MANAGERS}",
-            # Flink's class path has Beam already: a job need not bring it.
-            f"--files_to_stage={next(self._jars.glob('slf4j-simple-*.jar'))}",
         ]
 
     def command(self) -> list[str]:
