@@ -19,7 +19,7 @@ class Epoch:
     ``search`` epochs learn from training sessions and are validated; ``final`` epochs learn from all sessions before
     the test boundary. ``loss`` is the mean over events. ``trend`` is how far what rose when training ended held in the
     validation sessions (:mod:`recsys.model.trend`). ``averaged`` says whether the weights are the mean over the end of
-    the epoch (:mod:`recsys.model.averaging`), as validation prefers them, or the last ones.
+    the epoch, or the last ones (:mod:`recsys.model.averaging`).
     """
 
     phase: Phase

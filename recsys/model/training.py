@@ -14,7 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from recsys.errors import SettingsError
-from recsys.model.averaging import TailAverage
+from recsys.model.averaging import CLEARLY, TailAverage
 from recsys.model.batches import Batches, batches_of
 from recsys.model.checkpoints import fingerprint, load_checkpoint, save_checkpoint
 from recsys.model.history import Epoch, Phase, Progress, best_epoch, worth
@@ -185,20 +185,21 @@ class _Run:
 
     @property
     def _averages(self) -> bool:
-        """Whether validation preferred averaged weights."""
+        """Whether averaged weights serve."""
         return any(epoch.validation for epoch in self.history) and best_epoch(self.history).averaged
 
     def _validated(
         self, epoch: Epoch, learner: Learner, sessions: Sessions, validate: Validate
     ) -> tuple[Epoch, Weights]:
-        """The epoch with what validation says of its better weights, and these: the last, or the mean over its end."""
+        """The epoch with what validation says of its weights, and these: the mean over its end, or the last."""
         tries = []
         for averaged in (False, True):
             weights = self._serving(self._tail.take_mean() if averaged else learner.weights, sessions)
             metrics = {name: float(value) for name, value in validate(weights).items()}
             trend = float(weights[TREND][0])
             tries.append((replace(epoch, validation=metrics, trend=trend, averaged=averaged), weights))
-        return max(tries, key=lambda tried: worth(tried[0]))
+        last, mean = tries
+        return last if worth(last[0]) > CLEARLY * worth(mean[0]) else mean
 
     def _serving(self, weights: Weights, sessions: Sessions) -> Weights:
         """The weights as they serve: with what is fitted when they have learnt ``sessions``."""
