@@ -41,7 +41,7 @@ from stream.dead_letter import Record
 log = logging.getLogger(__name__)
 
 FETCH_WAIT_MS = 20
-FETCH_EVERY_SECONDS = 0.005
+FETCH_EVERY_SECONDS = 0.01
 HEED_SECONDS = 0.5  # between looks for errors of the group
 ASTRAY_SECONDS = 30.0  # of errors, before the worker gives up
 BUNDLE_RECORDS = 256  # at most: a batch is made of whole bundles
