@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import shards
-from pipelines.arrivals import CLICKS
-from pipelines.closing import Closing, Standing, close
+from pipelines.live.arrivals import CLICKS
+from pipelines.live.closing import Closing, Standing, close
 from recsys.columns import hash_event_ids
 from recsys.sessions import SessionRule
 

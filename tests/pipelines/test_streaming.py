@@ -15,10 +15,10 @@ from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
 from apache_beam.testing import test_stream
 from apache_beam.utils.timestamp import Timestamp
 
-from pipelines.arrivals import Intake, Record, sort
-from pipelines.closed_files import ClosedFiles, read_counts
-from pipelines.closing import Standing, close
-from pipelines.streaming import Streaming, close_sessions, keyed
+from pipelines.live.arrivals import Intake, Record, sort
+from pipelines.live.closed_files import ClosedFiles, read_counts
+from pipelines.live.closing import Standing, close
+from pipelines.live.pipeline import Streaming, close_sessions, keyed
 from tests.pipelines.conftest import Run
 
 START = 1_710_000_000_000  # 2024-03-09T16:00:00Z

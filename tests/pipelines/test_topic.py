@@ -19,9 +19,9 @@ from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
 from confluent_kafka import Producer
 
-from pipelines.arrivals import Intake
-from pipelines.stream_sessions import StreamRequest, stream_sessions
-from pipelines.topic import NEVER, Offsets, ReadClicks
+from pipelines.live.arrivals import Intake
+from pipelines.live.run import StreamRequest, stream_sessions
+from pipelines.live.topic import NEVER, Offsets, ReadClicks
 from recsys.errors import RecsysError
 from recsys.settings import KafkaSettings, load_settings
 from tests.pipelines.conftest import Run

@@ -30,7 +30,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.boundaries import DAY_MS
-from pipelines.closing import Closing
+from pipelines.live.closing import Closing
 from pipelines.places import Local
 from recsys.archive import metadata_of
 from recsys.errors import DatasetError

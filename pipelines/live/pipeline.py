@@ -23,9 +23,9 @@ from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateS
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
-from pipelines.arrivals import Arrival, late_letters, sort
-from pipelines.closed_files import Book, ClosedFiles
-from pipelines.closing import Closing, Standing, close
+from pipelines.live.arrivals import Arrival, late_letters, sort
+from pipelines.live.closed_files import Book, ClosedFiles
+from pipelines.live.closing import Closing, Standing, close
 from pipelines.pieces import from_bytes, to_bytes
 
 

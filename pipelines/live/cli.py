@@ -42,8 +42,8 @@ def stream_sessions(settings: Settings, beam_flags: tuple[str, ...], out: Path, 
         raise click.UsageError("a job without end needs a cluster: name its --runner after --, or pass --until-now")
     logging.getLogger().setLevel(logging.CRITICAL)  # Beam warns of absent cloud packages, and logs what it raises
 
-    from pipelines.stream_sessions import StreamRequest
-    from pipelines.stream_sessions import stream_sessions as run
+    from pipelines.live.run import StreamRequest
+    from pipelines.live.run import stream_sessions as run
     from recsys.console import console
 
     with console.status(f"closing the sessions of {settings.kafka.topic}"):

@@ -11,11 +11,11 @@ from pathlib import Path
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.arrivals import Intake
-from pipelines.closed_files import read_counts
+from pipelines.live.arrivals import Intake
+from pipelines.live.closed_files import read_counts
+from pipelines.live.pipeline import Streaming, close_sessions
+from pipelines.live.topic import ReadClicks, read_until_now
 from pipelines.runner import LOCAL_RUNNER
-from pipelines.streaming import Streaming, close_sessions
-from pipelines.topic import ReadClicks, read_until_now
 from recsys.errors import RecsysError
 from recsys.pseudonyms import Pseudonyms
 from recsys.reading import read_ends

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines import shards
-from pipelines.arrivals import CLICKS
+from pipelines.live.arrivals import CLICKS
 from recsys.columns import hash_event_ids
 from recsys.hashing import hash_texts, scramble
 from recsys.sessions import NO_ID, SessionRule, starts_session
@@ -28,7 +28,7 @@ class Standing:
 
     Attributes:
         closed_ms: clicks before this (epoch milliseconds) are late.
-        clicks: as :data:`pipelines.arrivals.CLICKS`, of sessions that may still grow.
+        clicks: as :data:`pipelines.live.arrivals.CLICKS`, of sessions that may still grow.
         claims: a hash of user and event id, and the time of the click that bears it, for closed sessions.
     """
 
@@ -39,7 +39,7 @@ class Standing:
 
 @dataclass(frozen=True)
 class Closing:
-    """What one closing made of a shard; clicks are as :data:`pipelines.arrivals.CLICKS`.
+    """What one closing made of a shard; clicks are as :data:`pipelines.live.arrivals.CLICKS`.
 
     Attributes:
         clicks: those of the closed sessions, session by session and in their order, direct repeats among them.

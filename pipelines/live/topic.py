@@ -20,8 +20,8 @@ from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import MIN_TIMESTAMP, Duration, Timestamp
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
-from pipelines.arrivals import Intake, Record
-from pipelines.streaming import keyed
+from pipelines.live.arrivals import Intake, Record
+from pipelines.live.pipeline import keyed
 from recsys.reading import REQUEST_SECONDS, away, consumer_of, read
 from recsys.settings import KafkaSettings
 
@@ -32,7 +32,7 @@ Part = tuple[int, int, int]  # a partition, its first offset, and the one after 
 
 
 def read_until_now(part: Part, kafka: KafkaSettings, intake: Intake) -> Iterator[TimestampedValue[tuple[int, bytes]]]:
-    """A partition up to where it ends now; elements as :func:`pipelines.streaming.close_sessions` takes them.
+    """A partition up to where it ends now; elements as :func:`pipelines.live.pipeline.close_sessions` takes them.
 
     Raises:
         UnavailableError: the broker went away.
@@ -80,7 +80,7 @@ class ClickTime(WatermarkEstimatorProvider):
 
 
 class ReadClicks(beam.DoFn):
-    """Reads partitions without end; elements as :func:`pipelines.streaming.close_sessions` takes them.
+    """Reads partitions without end; elements as :func:`pipelines.live.pipeline.close_sessions` takes them.
 
     The watermark of a partition is the newest click's time, and the clock's where no record waits, so that a partition
     in which nobody clicks holds nobody up. The allowed lateness is for clicks that come behind others: an old log that

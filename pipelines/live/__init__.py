@@ -1,0 +1,1 @@
+"""Sessions that are closed while clicks come in."""
