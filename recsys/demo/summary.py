@@ -66,7 +66,8 @@ def _batch_table(directory: Path) -> Table:
 
 def _live_table(live: list[Live]) -> Table:
     """Clicks per second and freshness of each replay."""
-    table = Table("replay", title="held-out clicks; fresh: from the click to the visitor's new list")
+    table = Table(title="held-out clicks; fresh: from the click to the visitor's new list")
+    table.add_column("replay", no_wrap=True)
     for column in ("clicks", "clicks/s", "applied", "skipped", "dead", "fresh p50", "p99"):
         table.add_column(column, justify="right")
     for replay in live:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from recsys.evaluation import item_knn, protocol
+from recsys.evaluation import item_knn, predictions
 from recsys.evaluation.item_knn import ItemKNN
 from recsys.evaluation.popularity import Popularity
 from recsys.evaluation.protocol import evaluate
@@ -82,7 +82,7 @@ def test_sessions_do_not_see_each_other(make: Callable[[], Baseline]) -> None:
 def test_chunks_do_not_change_the_result(make: Callable[[], Baseline], monkeypatch: pytest.MonkeyPatch) -> None:
     recommender, test = fitted(make, checkerboard(), 20), checkerboard(sessions=30, seed=1)
     whole = evaluate(recommender, test, np.ones(20, np.int64)).ranks
-    monkeypatch.setattr(protocol, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(predictions, "CHUNK_ROWS", 7)
     assert max(len(chunk) for chunk in recommender.predict(test)) == 7
     np.testing.assert_array_equal(evaluate(recommender, test, np.ones(20, np.int64)).ranks, whole)
 
