@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ DAY_MS = 86_400_000
 
 
 class Harvest:
-    """Clicks in columns, and dead letters; ``size`` is the bytes of their records.
+    """Clicks in columns, and dead letters; ``size`` is the bytes of the records and of the letters.
 
     With ``pseudonyms``, of a click stays what a session is made of: context and unknown fields may name the user. Of a
     dead letter stay its place and the reason.
@@ -59,6 +59,7 @@ class Harvest:
                 rows.append((*self._fields(decode(value)), message.partition(), message.offset()))
             except EventError as error:
                 self._letters.append(self._letter(message, error))
+                self.size += len(self._letters[-1])
         if rows:
             columns = zip(*rows, strict=True)
             arrays = [pa.array(column, kind) for column, kind in zip(columns, SCHEMA.types, strict=True)]
@@ -84,13 +85,17 @@ class Harvest:
         return list(names)
 
     def _fields(self, event: ClickEvent) -> tuple[Any, ...]:
-        """The click's values of :data:`SCHEMA`, but for where its record stands."""
+        """The click's values of :data:`SCHEMA`, but for where its record stands.
+
+        Raises:
+            EventError: what it says beside cannot be written.
+        """
         core = (event.item_id, event.timestamp, event.event_type)
         if self._pseudonyms is not None:
             event_id = None if event.event_id is None else self._pseudonyms.of(event.event_id)
             return (self._pseudonyms.of(event.user_id), *core, event_id, None, None)
-        context = None if event.context is None else orjson.dumps(event.context).decode()
-        extra = orjson.dumps(event.extra).decode() if event.extra else None
+        context = None if event.context is None else _json(event.context)
+        extra = _json(event.extra) if event.extra else None
         return (event.user_id, *core, event.event_id, context, extra)
 
     def _letter(self, message: Message, error: EventError) -> bytes:
@@ -103,5 +108,16 @@ class Harvest:
             return orjson.dumps({"reason": error.code, **place}) + b"\n"
         record = Record(key, message.value(), partition, offset, message.timestamp()[1])
         letter = orjson.loads(DeadLetter(record, error.code, str(error)).encode(self._topic))
-        self.size += len(key or b"")
         return orjson.dumps({"key": None if key is None else key.decode(errors="replace"), **letter}) + b"\n"
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    """The value as JSON.
+
+    Raises:
+        EventError: it nests deeper than can be written, though it could be read.
+    """
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError as error:
+        raise EventError("", "not_json", f"cannot be written as JSON: {error}") from None

@@ -23,6 +23,7 @@ from recsys.events import ClickEvent, decode, encode
 from recsys.settings import Settings, load_settings
 from stream.archiver import Archiver
 from stream.dead_letter import Record
+from stream.harvest import Harvest
 from tests.servers.pairs import RealServers, Servers
 from tests.stream.conftest import make_world
 from tests.stream.world import POISON, START, World, hostile_clicks
@@ -168,6 +169,15 @@ def test_what_comes_with_an_error_is_kept(world: World, tmp_path: Path) -> None:
     assert_holds(tmp_path / "archive", [record])
 
 
+def test_a_click_that_cannot_be_written_is_a_dead_letter_and_stops_nobody(world: World, tmp_path: Path) -> None:
+    """JSON that nests this deep can be read, but not written."""
+    deep = b'{"user_id":"u","item_id":"i","timestamp":%d,"context":%s}' % (START, b'{"a":' * 400 + b"1" + b"}" * 400)
+    world.produce([("u", click("u", 0)), ("u", deep), ("u", click("u", 1))])
+    assert keep(world, tmp_path / "archive") == Counts(records=3, clicks=2, dead_letters=1)
+    (letter,) = letters_of(tmp_path / "archive")
+    assert (letter["reason"], letter["value"]) == ("not_json", deep.decode())
+
+
 def test_the_size_that_waits_is_bounded(world: World, tmp_path: Path) -> None:
     world.produce([("u", click("u", second, context={"text": "x" * 8000})) for second in range(300)])
     keep(world, tmp_path / "archive", archive={"flush_mib": 1})
@@ -175,6 +185,14 @@ def test_the_size_that_waits_is_bounded(world: World, tmp_path: Path) -> None:
         assert archive.position is not None
         assert archive.position.changes > 1
     assert_holds(tmp_path / "archive", world.all_records())
+
+
+def test_records_without_a_value_take_memory_too() -> None:
+    """A topic may be full of them, as of marks of deletion in one that is compacted."""
+    harvest = Harvest("clicks", None)
+    harvest.take([Message(topic="clicks", partition=0, offset=offset, key=b"u") for offset in range(1000)])
+    assert harvest.counts == Counts(records=1000, dead_letters=1000)
+    assert harvest.size > 100 * 1000
 
 
 def recsys(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
