@@ -9,15 +9,15 @@ from typing import Any
 
 from pipelines.again import Log, logs_of
 from pipelines.boundaries import Boundaries
-from pipelines.kept import FOLDER
 from pipelines.tally import Tally
-from recsys.errors import DatasetError, InputError, SettingsError
+from recsys.dataset import KEPT
+from recsys.errors import InputError, SettingsError
 from recsys.files import put_back
 from recsys.logs.sources import Source
 from recsys.manifest import Manifest
 from recsys.settings import SessionSettings
 
-_CLICKS = f"{FOLDER}/"
+_CLICKS = f"{KEPT}/"
 _CUT_BY = ("gap_minutes", "collapse_repeats")  # what the sessions of all logs must agree on
 
 
@@ -89,8 +89,6 @@ class Earlier:
 
     def forgotten(self, read: Tally) -> int:
         """How many clicks of all that were ``read``, before and now, are no more: some users were forgotten."""
-        if not self.manifest.counts.forgotten:
-            return 0
         return read.counts["read"] - sum(read.group("rejected").values()) - sum(read.group("hour").values())
 
     def settings(self, asked: SessionSettings) -> SessionSettings:
@@ -132,15 +130,6 @@ class Earlier:
             if ("session_id" in source.columns) != own:
                 words = ("has no column for session_id", "has") if own else ("has sessions of its own", "has not")
                 raise InputError(f"{source.name}: {words[0]}, but the logs of {self.path} {words[1]}")
-
-    def check_unchanged(self) -> None:
-        """Refuse to take the place of a dataset that is no more what it was when this run began.
-
-        Raises:
-            DatasetError: another run has changed it.
-        """
-        if Manifest.load(self.path / "manifest.json") != self.manifest:
-            raise DatasetError(f"{self.path}: was changed by another run in the meantime: add the log again")
 
     @property
     def _parameters(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -20,7 +21,7 @@ from pipelines.bots import Limits, limits_of
 from pipelines.boundaries import Boundaries
 from pipelines.counts import read_counts
 from pipelines.filters import STAYS, newly_rare, write_leaves
-from pipelines.kept import FOLDER, Keeping
+from pipelines.kept import Keeping
 from pipelines.keys import key_of
 from pipelines.numbers import ids_of, total_counts
 from pipelines.places import BeamFiles, Local, Place, place
@@ -30,7 +31,7 @@ from pipelines.runner import runner_of
 from pipelines.sizing import CLICK_BYTES, bytes_of, more_shards, shards_for
 from pipelines.tally import Tally, total
 from recsys.columns import Clock
-from recsys.dataset import SPLITS, finish
+from recsys.dataset import KEPT, SPLITS, finish
 from recsys.errors import InputError
 from recsys.files import staged_directory
 from recsys.logs.files import Files
@@ -87,7 +88,8 @@ def build_dataset(request: Request) -> Manifest:
     earlier = request.earlier
     if earlier:
         earlier.check(sources, key)
-    staged = staged_directory(request.out, overwrite=request.overwrite)
+    unchanged = partial(earlier.manifest.check_unchanged, earlier.path) if earlier else None
+    staged = staged_directory(request.out, overwrite=request.overwrite, check=unchanged)
     with staged as directory, _work_of(request, directory) as work:
         options, workers = runner_of(request.beam_flags)
         written = work / "sessions" if request.work else Local(directory)
@@ -104,8 +106,6 @@ def build_dataset(request: Request) -> Manifest:
         if request.work:
             letters = _with_letters(work / "letters.jsonl", files, letters)
         manifest = _build(request, job, sources, letters, key, directory)
-        if earlier:
-            earlier.check_unchanged()
     _kept_dead_letters(request).unlink(missing_ok=True)
     return manifest
 
@@ -133,7 +133,7 @@ def _shards(request: Request, size: int, workers: int) -> int:
 
 def _keeping(request: Request, written: Place, work: Place, shards: int) -> Keeping:
     """Where clicks are kept, and where those of the earlier dataset are: where all workers see them."""
-    into = written / FOLDER if request.keep_clicks else None
+    into = written / KEPT if request.keep_clicks else None
     if not (earlier := request.earlier):
         return Keeping(into)
     found: dict[int, Place] = {}

@@ -22,10 +22,10 @@ from pipelines.pieces import shard_of
 from pipelines.places import Place
 from pipelines.shards import TEXTS, encode, in_order
 from pipelines.tally import Tally
+from recsys.dataset import KEPT
 from recsys.errors import DatasetError
 from recsys.sessions import NO_ID, SessionRule
 
-FOLDER = "kept"
 _WORDS = pa.dictionary(pa.int32(), pa.string())
 _ALL = 1 << 30  # bytes or rows that no shard has: one group of rows, and one dictionary
 
@@ -56,7 +56,7 @@ class Keeping:
         if self.into:
             name, data = f"{shard:05}.parquet", to_parquet(clicks)
             (self.into / name).write(data)
-            tally.files[f"{FOLDER}/{name}"] = len(clicks), hashlib.sha256(data).hexdigest()
+            tally.files[f"{KEPT}/{name}"] = len(clicks), hashlib.sha256(data).hexdigest()
         return clicks, tally
 
 

@@ -33,7 +33,7 @@ from pydantic import JsonValue
 
 from recsys.errors import DatasetError
 from recsys.events import DEFAULT_EVENT_TYPE
-from recsys.files import sha256, staged_directory
+from recsys.files import put_back, sha256, staged_directory
 from recsys.fingerprint import fingerprint
 from recsys.manifest import Counts, DatasetFile, Manifest, Size, Split
 from recsys.periods import Period
@@ -42,6 +42,7 @@ from recsys.settings import SessionSettings
 from recsys.vocabulary import Vocabulary
 
 SPLITS = ("train", "validation", "test")
+KEPT = "kept"
 MIN_EVENTS = 2  # a shorter session holds nothing to predict
 _SCHEMA = pa.schema(
     [
@@ -65,16 +66,19 @@ class Dataset:
     def open(cls, path: str | Path, verify: bool = True) -> Dataset:
         """Open the dataset in the directory ``path``; ``verify`` compares each file but ``kept`` with its hash.
 
+        Where a process was killed while it replaced the dataset, the old one is put back.
+
         Raises:
             DatasetError: names the file that is missing, unreadable or altered.
         """
         path = Path(path)
+        put_back(path)
         if not path.is_dir():
             raise DatasetError(f"{path}: no such dataset directory")
         manifest = Manifest.load(path / "manifest.json")
         if verify:
             for entry in manifest.files:
-                if not entry.path.startswith("kept/"):
+                if not entry.path.startswith(f"{KEPT}/"):
                     entry.verify(path)
         try:
             vocabulary = Vocabulary.load(path / "vocabulary.json")

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -53,10 +53,13 @@ def staged_file(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def staged_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def staged_directory(
+    target: Path, *, overwrite: bool = False, check: Callable[[], None] | None = None
+) -> Iterator[Path]:
     """A directory built aside that takes the name ``target`` only when the block ends well.
 
-    What a killed process left of the same target is deleted; a process at work is told by the lock it holds.
+    What a killed process left of the same target is deleted; a process at work is told by the lock it holds. No other
+    process replaces ``target`` between ``check``, which may refuse by an error of its own, and the end.
 
     Raises:
         RecsysError: ``target`` exists and may not be overwritten.
@@ -75,6 +78,8 @@ def staged_directory(target: Path, *, overwrite: bool = False) -> Iterator[Path]
         for path in [*staging.rglob("*"), staging]:
             sync(path)
         with locked(target.parent):
+            if check:
+                check()
             if overwrite and target.exists():
                 discarded = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-", suffix=_OLD))
                 target.replace(discarded / target.name)

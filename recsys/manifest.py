@@ -112,6 +112,15 @@ class Manifest(_Model):
         logs: Any = self.parameters.get("logs", [])
         return [str(name) for log in logs for name in log["inputs"]]
 
+    def check_unchanged(self, directory: Path) -> None:
+        """Refuse to take the place of a dataset that is no more what this manifest said.
+
+        Raises:
+            DatasetError: another run has changed it.
+        """
+        if Manifest.load(directory / "manifest.json") != self:
+            raise DatasetError(f"{directory}: was changed by another run in the meantime: begin again")
+
     @classmethod
     def load(cls, path: Path) -> Manifest:
         """Read a manifest.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from recsys.errors import RecsysError
-from recsys.files import leftovers, put_back, staged_directory, write_atomically
+from recsys.files import leftovers, locked, put_back, staged_directory, write_atomically
 
 
 def test_what_nobody_writes_any_more_is_deleted_and_a_writer_at_work_is_left_alone(tmp_path: Path) -> None:
@@ -44,6 +44,24 @@ def test_a_replacement_that_a_kill_broke_off_is_undone(tmp_path: Path) -> None:
     put_back(target)
     assert [path.name for path in target.iterdir()] == ["first"], "it is there already"
     put_back(tmp_path / "nowhere" / "dataset")
+
+
+def test_who_checks_before_a_replacement_sees_all_that_others_did(tmp_path: Path) -> None:
+    target = tmp_path / "dataset"
+    target.mkdir()
+
+    def check() -> None:
+        with locked(tmp_path, wait=False) as free:
+            assert not free, "another one could replace it between the check and the end"
+        if (target / "data").exists():
+            raise ValueError("changed")
+
+    with staged_directory(target, overwrite=True, check=check) as staging:
+        write_atomically(staging / "data", b"new")
+    with pytest.raises(ValueError, match="changed"), staged_directory(target, overwrite=True, check=check):
+        pass
+    assert (target / "data").read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_a_target_that_exists_is_replaced_only_on_demand(tmp_path: Path) -> None:

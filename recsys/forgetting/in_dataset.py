@@ -8,13 +8,14 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recsys.dataset import SPLITS, Dataset, finish, sessions_of, write_sessions
+from recsys.dataset import KEPT, SPLITS, Dataset, finish, sessions_of, write_sessions
 from recsys.errors import DatasetError
 from recsys.files import clear_leftovers, staged_directory, write_atomically
 from recsys.fingerprint import add_fingerprints, fingerprint
@@ -32,7 +33,7 @@ def forget_in_dataset(path: Path, users: Users) -> Removed:
     The dead letters that stand beside it, of a build that was refused, are searched too.
 
     Raises:
-        DatasetError: it is missing or altered, or has files that are not its own.
+        DatasetError: it is missing or altered, has files that are not its own, or was changed meanwhile.
         SettingsError: its user ids are hashed by another key than the one that is set.
     """
     removed = _Work(Dataset.open(path), users).run()
@@ -65,10 +66,14 @@ class _Work:
 
     def run(self) -> Removed:
         self._refuse_strangers()
+        for entry in self._dataset.manifest.files:
+            if entry.path.startswith(f"{KEPT}/"):  # the others have been verified
+                entry.verify(self._path)
         touched = {entry.path for entry in self._dataset.manifest.files if self._touches(entry.path)}
         if not touched:
             return Removed()
-        with staged_directory(self._path, overwrite=True) as directory:
+        unchanged = partial(self._dataset.manifest.check_unchanged, self._path)
+        with staged_directory(self._path, overwrite=True, check=unchanged) as directory:
             for entry in self._dataset.manifest.files:
                 target = directory / entry.path
                 target.parent.mkdir(exist_ok=True)

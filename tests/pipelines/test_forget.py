@@ -16,13 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recsys.archive import SCHEMA, Archive, Counts, Position, write_clicks
 from recsys.cli.forget import forget
 from recsys.dataset import Dataset
+from recsys.errors import DatasetError
 from recsys.events import ClickEvent, encode
+from recsys.forgetting.in_dataset import forget_in_dataset
 from recsys.forgetting.users import Users, rows_of, without
 from recsys.pseudonyms import Pseudonyms
 from recsys.settings import RedisSettings
@@ -94,6 +96,54 @@ def test_a_dataset_is_as_if_the_user_had_never_clicked(run: Run, secret: str, tm
     assert ours.content_hash == theirs.content_hash
     assert ours.counts.forgotten == len(hers) - 2 + letters
     assert (ours.counts.kept, ours.counts.filtered) == (theirs.counts.kept, theirs.counts.filtered)
+
+
+def test_a_log_is_added_when_some_are_forgotten_whose_clicks_were_all_filtered(run: Run, tmp_path: Path) -> None:
+    """None of these is in a session, but all are among those that the dataset keeps."""
+    others = [*good_rows(), *bot("u888")]
+    theirs = [*bot("u999"), f"once,i1,{START}"]
+    dataset = run(write_log(tmp_path / "all.csv", *others, *theirs), *FLAGS).out
+    run(write_log(tmp_path / "rest.csv", *others), *FLAGS, out=tmp_path / "rebuilt")
+    assert removed_from(dataset, "u999", "once", "--dataset", dataset)["bots"] == 1
+    more = write_log(tmp_path / "more.csv", *good_rows(users=9, start=START + 86_400_000 * 2))
+    ours, rest = (run("--append", more, out=out).dataset.manifest for out in (dataset, tmp_path / "rebuilt"))
+    assert ours.content_hash == rest.content_hash
+    assert ours.counts.forgotten == len(theirs)
+
+
+def test_a_dataset_that_is_added_to_meanwhile_loses_nothing(run: Run, log: Callable[..., Path]) -> None:
+    clicks = log(f"{USER},i1,never")
+    dataset = run(clicks).out
+
+    class Slow(Users):
+        asked = 0
+
+        def named_in(self, text: str | None) -> bool:
+            """Asked of the dead letter when it is looked for, and again when it goes."""
+            self.asked += 1
+            assert self.asked != 2 or run("--append", clicks).code == 0
+            return super().named_in(text)
+
+    with pytest.raises(DatasetError, match="was changed by another run"):
+        forget_in_dataset(dataset, Slow([USER], None))
+    assert Dataset.open(dataset).manifest.counts.duplicates == len(good_rows())
+
+
+def test_an_altered_file_is_not_made_good(run: Run, log: Callable[..., Path]) -> None:
+    dataset = run(log()).out
+    kept = next((dataset / "kept").iterdir())
+    kept.write_bytes(kept.read_bytes()[:-1] + b"x")
+    with pytest.raises(DatasetError, match=r"\.parquet: has been altered"):
+        run_forget(USER, "--dataset", dataset)
+
+
+def test_a_dataset_whose_replacement_a_kill_broke_off_is_there_again(run: Run, log: Callable[..., Path]) -> None:
+    dataset = run(log()).out
+    moved = dataset.parent / ".dataset-killed_0.old"
+    moved.mkdir()
+    dataset.rename(moved / "dataset")
+    assert removed_from(dataset, USER, "--dataset", dataset)["sessions"] == 1
+    assert not moved.exists()
 
 
 def test_models_keep_their_rows(run: Run, tmp_path: Path) -> None:
@@ -266,6 +316,7 @@ def test_texts_name_users_as_words(user: str, text: str, named: bool) -> None:
 ids = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
 
 
+@settings(deadline=None)
 @given(ids, ids)
 def test_users_are_found_however_a_line_is_written(user: str, other: str) -> None:
     sheet = io.StringIO()
