@@ -17,6 +17,7 @@ is deleted first. That is how each session is there once, though a runner repeat
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -101,7 +102,8 @@ class ClosedFiles:
             self._write(f"{_day(day * DAY_MS)}/{name}.parquet", sink.getvalue().to_pybytes())
         if letters:
             lines = b"".join(orjson.dumps(letter) + b"\n" for letter in letters)
-            self._write(f"{_day(closing.standing.closed_ms)}/_{name}.jsonl", lines)
+            now_ms = time.time_ns() // 1_000_000  # the end of all time is closed to when a topic ends
+            self._write(f"{_day(max(since_ms, min(closing.standing.closed_ms, now_ms)))}/_{name}.jsonl", lines)
 
     def count(self, counts: Mapping[str, int]) -> None:
         """Write what became of all records of the shard so far."""

@@ -7,6 +7,7 @@ import random
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,17 @@ def topic() -> str:
     return f"clicks-{uuid.uuid4().hex}"
 
 
+def today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
 @pytest.mark.parametrize("secret", ["", "a secret of many characters"])
 def test_a_topic_gives_the_dataset_of_its_log(broker: str, topic: str, run: Run, tmp_path: Path, secret: str) -> None:
     log = [json.dumps(value) for value in random_log(random.Random(5))]
     produce(broker, topic, [line.encode() for line in [*log, "nonsense"]])
     (tmp_path / "log.jsonl").write_text("\n".join(log) + "\nnonsense\n")
     request = StreamRequest(tmp_path / "closed", settings_of(broker, topic, privacy={"key": secret}), until_now=True)
+    began = today()
     counts = stream_sessions(request)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RECSYS_PRIVACY__KEY", secret)
@@ -58,8 +64,9 @@ def test_a_topic_gives_the_dataset_of_its_log(broker: str, topic: str, run: Run,
     assert again.content_hash == made.content_hash
     assert (counts["records"], counts["rejected"], counts["open"]) == (len(log) + 1, 1, 0)
     assert counts["duplicates"] == made.counts.duplicates
-    written = b"".join(path.read_bytes() for path in (tmp_path / "closed").rglob("_*") if path.is_file())
-    assert (b"nonsense" in written) == (not secret)
+    (letters,) = (tmp_path / "closed").rglob("_*.jsonl")
+    assert (b"nonsense" in letters.read_bytes()) == (not secret)
+    assert began <= letters.parent.name <= today(), "the day on which it was read"
     with pytest.raises(RecsysError, match="closed holds something"):
         stream_sessions(request)
 
