@@ -91,3 +91,11 @@ def test_threads_give_results_in_order_and_all_before_an_error() -> None:
     with pytest.raises(ValueError, match="the end"):
         collect()
     assert results == list(range(0, 40, 2))
+
+
+def test_threads_end_when_nobody_wants_more() -> None:
+    """As where the disk is full onto which results go."""
+    results = in_threads(str, range(20), threads=3)
+    assert next(results) == "0"
+    results.close()
+    assert list(results) == []
