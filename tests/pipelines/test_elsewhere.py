@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from apache_beam.options.pipeline_options_validator import PipelineOptionsValida
 
 from pipelines.places import Local, Place, Remote, place
 from recsys.errors import InputError
+from tests.servers.beam import Cluster
 from tests.servers.flink import Flink
 from tests.servers.presence import where_present
 from tests.servers.s3 import S3
+from tests.servers.spark import Spark
 
 from .conftest import Outcome, Run
 from .test_sessions_command import random_log, write_csv
@@ -86,13 +89,25 @@ def test_a_filesystem_that_cannot_be_used_is_named(run: Run, name: str, words: s
 
 
 @pytest.mark.timeout(600)
-def test_flink_gives_the_same_dataset(run: Run, tmp_path: Path, s3: S3, halves: list[Path], url: str) -> None:
+@pytest.mark.parametrize("kind", [Flink, Spark])
+def test_a_cluster_gives_the_same_dataset(
+    kind: type[Cluster], run: Run, tmp_path: Path, s3: S3, halves: list[Path], url: str
+) -> None:
     with where_present():
-        made = Flink(tmp_path / "flink")
+        made = kind(tmp_path / "cluster")
     here = run(*halves, *FEW, out=tmp_path / "here")
-    with made as flink:
-        flags = (*flink.flags, *s3.flags)
+    with made as cluster:
+        flags = (*cluster.flags, *s3.flags)
         same(run(url, *FEW, "--work", f"s3://{BUCKET}/work", "--", *flags, out=tmp_path / "there"), here)
+
+
+@pytest.mark.skipif(
+    shutil.which("prism") is None, reason="go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0"
+)
+def test_prism_gives_the_same_dataset(run: Run, tmp_path: Path, s3: S3, halves: list[Path], url: str) -> None:
+    here = run(*halves, *FEW, out=tmp_path / "here")
+    flags = ("--runner=PrismRunner", f"--prism_location={shutil.which('prism')}", *s3.flags)
+    same(run(url, *FEW, "--work", f"s3://{BUCKET}/work", "--", *flags, out=tmp_path / "there"), here)
 
 
 def flags_of_the_readme() -> dict[str, list[str]]:

@@ -54,7 +54,7 @@ def jars_of(name: str, *artifacts: str) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recsys"
     jars = cache / name
     if not jars.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
+        jars.parent.mkdir(parents=True, exist_ok=True)
         with (cache / f"{name}.lock").open("w") as lock:  # test processes that run side by side fetch once
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not jars.is_dir():

@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +16,7 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 from recsys.settings import KafkaSettings
 from stream.embedded import free_port
 from tests.servers.jars import jars_of, java
-from tests.servers.process import Server
+from tests.servers.process import Server, run_until_stopped
 from tests.servers.redis import Tls
 
 KAFKA = "4.1.0"  # as in deploy/compose.yaml
@@ -146,18 +143,12 @@ def _client(login: Login) -> dict[str, str]:
     }
 
 
-def main() -> None:
-    """Run a broker with the worker's topics until Ctrl-C or SIGTERM."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with tempfile.TemporaryDirectory(prefix="kafka-") as directory, Kafka(Path(directory)) as kafka:
-        for topic in (KafkaSettings().topic, KafkaSettings().dead_letter_topic):
-            kafka.create_topic(topic)
-        print(f"export KAFKA_BOOTSTRAP_SERVERS={kafka.address}", flush=True)
-        try:
-            signal.pause()
-        except KeyboardInterrupt:
-            sys.exit(130)
+def _with_topics(kafka: Kafka) -> str:
+    """Create the worker's topics; the setting by which it finds the broker comes back."""
+    for topic in (KafkaSettings().topic, KafkaSettings().dead_letter_topic):
+        kafka.create_topic(topic)
+    return f"export KAFKA_BOOTSTRAP_SERVERS={kafka.address}"
 
 
 if __name__ == "__main__":
-    main()
+    run_until_stopped(Kafka, _with_topics)

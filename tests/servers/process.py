@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from recsys.errors import UnavailableError
 from stream.embedded import free_port
@@ -112,3 +114,17 @@ class Server(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+Made = TypeVar("Made", bound=Server)
+
+
+def run_until_stopped(make: Callable[[Path], Made], words: Callable[[Made], str]) -> None:
+    """Run a server until Ctrl-C or SIGTERM, with a directory of its own; when it is up, print what is to be known."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with tempfile.TemporaryDirectory(prefix="server-") as directory, make(Path(directory) / "server") as server:
+        print(words(server), flush=True)
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            sys.exit(130)
