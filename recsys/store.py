@@ -2,8 +2,8 @@
 
 Each user has two keys, ``<prefix>:s:{user}`` and ``<prefix>:l:{user}``. They are written by one script, together or not
 at all, and only if the state there is still the one that was read: a worker that does not know it has lost its
-partition changes nothing. (The braces would make Redis Cluster keep both keys in one slot; a batch of users is written
-by one call, though, so the store must be one Redis, with or without replicas.)
+partition changes nothing. The braces make a Redis Cluster keep both keys on one node. Whether the store is a cluster it
+says itself, when it is first spoken to.
 
 ``<prefix>:topics`` numbers the topics that clicks came from. Workers look it up every few seconds, so that it outlives
 all states that have its numbers, and no policy that evicts what was not used for long takes it.
@@ -23,41 +23,8 @@ from redis.exceptions import RedisError, ResponseError
 from recsys.errors import SettingsError, UnavailableError
 from recsys.settings import RedisSettings
 from recsys.state import PREFIX
-
-_LEAVE = "="  # how no packed list begins
-
-# KEYS: state and list key of each user. ARGV: the keys' life in milliseconds, then for each user how the state that was
-# read begins, the new state and the list; an empty list takes the old one away, and '=' leaves it. A state that is
-# there already counts as written: the client sends a command once more where it did not see the answer. A life of 0 is
-# the life that keys have.
-_SAVE = f"""
-local refused = {{}}
-for i = 1, #KEYS, 2 do
-  local user = (i + 1) / 2
-  local read, state, list = ARGV[3 * user - 1], ARGV[3 * user], ARGV[3 * user + 1]
-  if redis.call('GETRANGE', KEYS[i], 0, {PREFIX - 1}) == read then
-    local life = ARGV[1] == '0' and redis.call('PTTL', KEYS[i]) or ARGV[1]
-    redis.call('SET', KEYS[i], state, 'PX', life)
-    if list == '' then
-      redis.call('DEL', KEYS[i + 1])
-    elseif list == '{_LEAVE}' then
-      redis.call('PEXPIRE', KEYS[i + 1], life)
-    else
-      redis.call('SET', KEYS[i + 1], list, 'PX', life)
-    end
-  elseif redis.call('GET', KEYS[i]) ~= state then
-    refused[#refused + 1] = user
-  end
-end
-return refused
-"""
-
-# KEYS: the hash of topics. ARGV: an id, and the hash's life in milliseconds. A number is that of the ids before.
-_NUMBER = """
-redis.call('HSETNX', KEYS[1], ARGV[1], redis.call('HLEN', KEYS[1]))
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return tonumber(redis.call('HGET', KEYS[1], ARGV[1]))
-"""
+from recsys.store_cluster import Cluster
+from recsys.store_servers import LEAVE, OneServer, Servers, is_cluster
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +58,13 @@ class Store:
         except ValueError:  # its words may hold a part of the password
             words = "cannot be read; in a password '/', '#' and '?' are written %2F, %23 and %3F"
             raise SettingsError(f"settings: redis.url: {words}") from None
-        self._save = self._redis.register_script(_SAVE)
-        self._number = self._redis.register_script(_NUMBER)
+        self._timeout_seconds = settings.timeout_seconds
+        self._servers: Servers | None = None  # not spoken to yet
 
     async def ping(self) -> None:
-        """Return if the store answers."""
-        async with self._reachable():
-            await self._redis.ping()
+        """Return if the store answers, in a cluster every node that has keys."""
+        async with self._reach() as servers:
+            await servers.ping()
 
     async def states(self, users: Sequence[str]) -> list[bytes | None]:
         """The packed state of each user, None where there is none."""
@@ -126,38 +93,44 @@ class Store:
             for value in (
                 (write.read or b"")[:PREFIX],
                 write.state,
-                _LEAVE if write.recommendations is None else write.recommendations,
+                LEAVE if write.recommendations is None else write.recommendations,
             )
         ]
-        async with self._reachable():
-            refused = await self._save(keys=keys, args=[0 if keep_life else self._ttl_ms, *values])
+        async with self._reach() as servers:
+            refused = await servers.save(0 if keep_life else self._ttl_ms, keys, values)
         return {writes[user - 1].user_id for user in refused}
 
     async def forget(self, users: Sequence[str]) -> int:
         """Delete the states and lists of these users; says how many keys there were."""
         keys = [self.key(kind, user) for user in users for kind in ("s", "l")]
-        async with self._reachable():
-            return int(await self._redis.delete(*keys)) if keys else 0
+        async with self._reach() as servers:
+            return int(await servers.delete(keys)) if keys else 0
 
     async def users(self, count: int) -> AsyncIterator[list[str]]:
-        """All users that have a state, about ``count`` at a time; one may come twice, or not if he is new."""
+        """All users that have a state, about ``count`` at a time; one may come twice, or not if he is new.
+
+        Nor if a cluster moves his keys to another node meanwhile.
+        """
         start = f"{self._prefix}:s:{{"
-        cursor = None
-        while cursor != 0:
-            async with self._reachable():
-                cursor, keys = await self._redis.scan(cursor or 0, match=f"{start}*}}", count=count)
-            names = (bytes(key).decode() for key in keys)  # type: ignore[arg-type]  # bytes: no decoding
-            yield [name[len(start) : -1].replace("%7D", "}").replace("%25", "%") for name in names]
+        async with self._reach() as servers:
+            found = servers.scan(f"{start}*}}", count)
+        while True:
+            async with self._reach():
+                keys: list[bytes] | None = await anext(found, None)
+            if keys is None:
+                return
+            names = (key.decode()[len(start) : -1] for key in keys)
+            yield [name.replace("%7D", "}").replace("%25", "%") for name in names]
 
     async def topic_number(self, identity: str) -> int:
         """The number of the topic with this id: 0 for the first that was ever asked for, 1 for the next, and so on."""
         life = self._ttl_ms + 3_600_000  # longer than that of any state
-        async with self._reachable():
-            return int(await self._number(keys=[f"{self._prefix}:topics"], args=[identity, life]))
+        async with self._reach() as servers:
+            return int(await servers.number(f"{self._prefix}:topics", identity, life))
 
     async def close(self) -> None:
         """Give all connections back."""
-        await self._redis.aclose()
+        await (self._servers or self._redis).aclose()
 
     def key(self, kind: str, user_id: str) -> str:
         """The key of a user's state (``s``) or list (``l``)."""
@@ -165,17 +138,26 @@ class Store:
         return f"{self._prefix}:{kind}:{{{user_id.replace('%', '%25').replace('}', '%7D')}}}"
 
     async def _get(self, keys: Sequence[str]) -> list[bytes | None]:
-        async with self._reachable():
-            return list(await self._redis.mget(keys)) if keys else []  # type: ignore[arg-type]  # bytes: no decoding
+        async with self._reach() as servers:
+            return list(await servers.get(keys)) if keys else []
 
     @asynccontextmanager
-    async def _reachable(self) -> AsyncIterator[None]:
+    async def _reach(self) -> AsyncIterator[Servers]:
         try:
-            yield
+            yield self._servers or await self._meet()
         except (RedisError, OSError, TimeoutError) as error:
             reason = str(error) or type(error).__name__
             does = "refuses" if isinstance(error, ResponseError) else "does not answer"
             raise UnavailableError(f"the store at {self._address} {does}: {reason}") from error
+
+    async def _meet(self) -> Servers:
+        if not await is_cluster(self._redis):
+            self._servers = OneServer(self._redis)
+        elif "path" in self._redis.connection_pool.connection_kwargs:
+            raise SettingsError("settings: redis.url: a Redis Cluster is not reached by a socket file")
+        else:
+            self._servers = Cluster(self._redis, self._timeout_seconds)
+        return self._servers
 
 
 def _credentials(settings: RedisSettings) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +39,7 @@ class Redis(Server):
         maxmemory: str | None = None,
         tls: Tls | None = None,
         acl_file: Path | None = None,
+        options: Mapping[str, str] | None = None,
     ) -> None:
         self._program = self.program()
         super().__init__(directory)
@@ -60,6 +62,7 @@ class Redis(Server):
             self._options |= {"maxmemory": maxmemory}
         if acl_file is not None:
             self._options |= {"aclfile": str(acl_file)}
+        self._options |= options or {}
 
     @staticmethod
     def program() -> str:

@@ -141,7 +141,7 @@ def address_of(log: Path, beginning: str) -> str:
 
 
 def test_readme_grants_every_command_of_the_scripts() -> None:
-    called = re.findall(r"redis\.call\('(\w+)'", (ROOT / "recsys" / "store.py").read_text())
+    called = re.findall(r"redis\.call\('(\w+)'", (ROOT / "recsys" / "store_servers.py").read_text())
     assert {f"+{command.lower()}" for command in called} <= set(WORKER.split())
 
 
