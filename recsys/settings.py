@@ -206,7 +206,11 @@ class KafkaSettings(Section):
 class RedisSettings(Section):
     """Where user states and recommendation lists live."""
 
-    url: str = Field("redis://127.0.0.1:6379/0", pattern=r"^(rediss?|unix)://", description="Address of the store.")
+    url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        pattern=r"^(rediss?|unix)://",
+        description="Address of the store, or of any node of a Redis Cluster.",
+    )
     prefix: str = Field("recsys", pattern=r"^[\w.:-]{1,64}$", description="First part of every key.")
     ttl_hours: float = Field(24 * 7, gt=0, description="Keys of a user expire this long after the last click.")
     timeout_seconds: float = Field(2.0, gt=0, description="Longest wait for one answer of the store.")

@@ -15,6 +15,10 @@ from recsys.scoring.scorer import Scorer
 from recsys.settings import ModelSettings, SessionSettings
 from recsys.vocabulary import Vocabulary
 from stream.embedded import embedded_broker, embedded_store
+from tests.servers.presence import where_present
+from tests.servers.redis_cluster import RedisCluster
+
+STORES = "store_url", "cluster_url"  # fixtures, for tests that are the same on either
 
 DATA = Path(__file__).parents[1] / "../shared/data"
 
@@ -45,6 +49,21 @@ def store_url() -> Iterator[str]:
     """A real store, shared by a test process: use a prefix of your own."""
     with embedded_store() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """The same on three nodes."""
+    with where_present():
+        cluster = RedisCluster(tmp_path_factory.mktemp("cluster"))
+    with cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def cluster_url(redis_cluster: RedisCluster) -> str:
+    """Where that is."""
+    return redis_cluster.url
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from recsys.scoring.scorer import Scorer
 from recsys.sessions import SessionRule, assemble
 from recsys.state import RecommendationList
 from tests.api.running import Api, eventually, ids, named, running_api
-from tests.conftest import publish, random_model
+from tests.conftest import STORES, publish, random_model
 
 MINUTE = 60_000
 START = 1_700_000_000_000
@@ -110,10 +110,12 @@ def test_an_answer_holds_the_whole_catalogue_where_that_is_small(bundles: Path, 
         assert sorted(ids(api.get("/v1/recommendations", item_id="item-001", limit=100))) == named([0, *range(2, 50)])
 
 
-def test_lists_outlive_a_swap_of_the_model(bundles: Path, store_url: str) -> None:
+@pytest.mark.parametrize("store", STORES)
+def test_lists_outlive_a_swap_of_the_model(bundles: Path, store: str, request: pytest.FixtureRequest) -> None:
     """Rows of an old list are read by the old vocabulary; new answers come from the new model."""
     old = Bundles(bundles).current()
-    with running_api(bundles, store_url) as api:
+    with running_api(bundles, request.getfixturevalue(store)) as api:
+        assert api.get("/health/ready")["checks"]["store"] == "ok"
         api.put_list("gil", [49, 0])
         item = api.get("/v1/recommendations", item_id="item-000", limit=3)
         other = random_model(items=60, units=4, seed=9)

@@ -30,6 +30,7 @@ from recsys.pseudonyms import Pseudonyms
 from recsys.settings import RedisSettings
 from recsys.store import Store, Write
 from stream.dead_letter import DeadLetter, Record
+from tests.conftest import STORES
 from tests.pipelines.conftest import Run, good_rows
 from tests.pipelines.test_privacy import SECRET, everything, name_of
 
@@ -262,7 +263,11 @@ def test_hashed_ids_want_their_key(run: Run, log: Callable[..., Path], monkeypat
             run_forget(USER, "--dataset", dataset)
 
 
-def test_the_store_forgets(store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", STORES)
+def test_the_store_forgets(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_url = request.getfixturevalue(kind)
     prefix = uuid.uuid4().hex
     monkeypatch.setenv("REDIS_URL", store_url)
     monkeypatch.setenv("RECSYS_REDIS__PREFIX", prefix)

@@ -99,3 +99,10 @@ class EmbeddedRedis(Redis):
     def program() -> str:
         """The path of the server."""
         return str(get_binary_path())
+
+
+def client_of(url: str) -> redis.Redis | redis.RedisCluster:
+    """A client of the store at this address, whichever kind it is."""
+    client = redis.Redis.from_url(url)
+    said = client.execute_command("HELLO")
+    return redis.RedisCluster.from_url(url) if said[b"mode"] == b"cluster" else client

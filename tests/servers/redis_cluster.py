@@ -16,32 +16,41 @@ from stream.embedded import free_port
 from tests.servers.process import START_SECONDS
 from tests.servers.redis import Redis, Tls
 
-NODE_TIMEOUT_MS = 600  # after which a node that does not answer has failed
+NODE_TIMEOUT_MS = 1_000  # after which a node that does not answer has failed, where another can take its place
 
 
 class RedisCluster:
     """Three primaries, each with a third of the slots; ``replica`` follows the first, if one is wanted.
 
-    As a context manager it runs while the block lasts.
+    ``login`` is of a user in ``acl_file`` who may do all. As a context manager it runs while the block lasts.
 
     Raises:
         AbsentError: ``redis-server`` is not installed.
     """
 
     def __init__(
-        self, directory: Path, *, replica: bool = False, tls: Tls | None = None, acl_file: Path | None = None
+        self,
+        directory: Path,
+        *,
+        replica: bool = False,
+        tls: Tls | None = None,
+        acl_file: Path | None = None,
+        login: tuple[str, str] | None = None,
     ) -> None:
         def node(number: int) -> Redis:
             options = {
                 "cluster-enabled": "yes",
                 "cluster-port": str(free_port()),
-                "cluster-node-timeout": str(NODE_TIMEOUT_MS),
+                "cluster-node-timeout": str(NODE_TIMEOUT_MS if replica else 15_000),
                 "repl-diskless-sync-delay": "0",
             } | ({} if tls is None else {"tls-cluster": "yes", "tls-replication": "yes"})
             self._bus_ports.append(options["cluster-port"])
             return Redis(directory / str(number), tls=tls, acl_file=acl_file, options=options)
 
-        self._tls = tls
+        self._access = {} if tls is None else {"ssl_ca_certs": str(tls.authority)}
+        if login is not None:
+            self._access |= dict(zip(("username", "password"), login, strict=True))
+        self._moved: dict[int, int] = {}
         self._bus_ports: list[str] = []
         self._stack = ExitStack()
         self.primaries = [node(number) for number in range(3)]
@@ -59,22 +68,27 @@ class RedisCluster:
 
     def client(self, node: Redis) -> redis.Redis:
         """A client of one node, that may do all."""
-        trust = {} if self._tls is None else {"ssl_ca_certs": str(self._tls.authority)}
-        return redis.Redis.from_url(node.url, decode_responses=True, socket_timeout=5, **trust)
+        return redis.Redis.from_url(node.url, decode_responses=True, socket_timeout=5, **self._access)
+
+    def begin_to_move(self, slot: int) -> tuple[redis.Redis, redis.Redis, str]:
+        """Let a slot be on its way to the next primary; gives clients of both nodes, and the id of the latter."""
+        source = self._moved.get(slot, slot * 3 // SLOTS)
+        target = self._moved[slot] = (source + 1) % 3
+        giver, taker = self.client(self.primaries[source]), self.client(self.primaries[target])
+        giver_id, taker_id = (client.execute_command("CLUSTER MYID") for client in (giver, taker))
+        taker.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", giver_id)
+        giver.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", taker_id)
+        return giver, taker, taker_id
 
     def move(self, slot: int, pause: float) -> None:
         """Give a slot to the next primary, one key at a time, with a pause after each step."""
-        source = slot * 3 // SLOTS
-        (giver, taker), target = (self.client(self.primaries[(source + i) % 3]) for i in (0, 1)), (source + 1) % 3
-        ids = [self.client(node).execute_command("CLUSTER MYID") for node in self.primaries]
-        taker.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[source])
-        giver.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[target])
+        giver, taker, taker_id = self.begin_to_move(slot)
         time.sleep(pause)
         while keys := giver.execute_command("CLUSTER GETKEYSINSLOT", slot, 1):
-            giver.migrate("127.0.0.1", self.primaries[target].port, keys, 0, 5000)
+            giver.migrate("127.0.0.1", taker.connection_pool.connection_kwargs["port"], keys, 0, 5000)
             time.sleep(pause)
         for client in (taker, giver):
-            client.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[target])
+            client.execute_command("CLUSTER SETSLOT", slot, "NODE", taker_id)
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -85,10 +99,12 @@ class RedisCluster:
                 for node, bus in zip(self.nodes, self._bus_ports, strict=True):
                     client.execute_command("CLUSTER MEET", "127.0.0.1", node.port, bus)
             _wait_until(lambda: all(_state(each)["cluster_known_nodes"] == str(len(clients)) for each in clients))
+            _wait_until(lambda: all(_state(each)["cluster_state"] == "ok" for each in clients))
             if self.replica is not None:
                 clients[3].execute_command("CLUSTER REPLICATE", clients[0].execute_command("CLUSTER MYID"))
                 _wait_until(lambda: clients[3].info("replication")["master_link_status"] == "up")
-            _wait_until(lambda: all(_state(each)["cluster_state"] == "ok" for each in clients))
+                clients[0].set("bar", "", px=1)  # a replica that has nothing yet is not told of
+                _wait_until(lambda: len(clients[0].execute_command("CLUSTER SLOTS")[0]) == 4)
             self._stack = stack.pop_all()
         return self
 

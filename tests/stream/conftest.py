@@ -74,12 +74,13 @@ def make_world(servers: Servers, bundles: Path, directory: Path) -> World:
 
 
 @pytest.fixture
-def run(store_url: str, bundles: Path) -> Callable[..., None]:
-    """Runs a test's coroutine with a world."""
+def run(request: pytest.FixtureRequest, bundles: Path) -> Callable[..., None]:
+    """Runs a test's coroutine with a world, whose store is one server unless the test says otherwise."""
+    url = request.getfixturevalue(getattr(request, "param", "store_url"))
 
     def runner(body: Callable[[processing.World], Awaitable[None]], **worker: Any) -> None:
         async def inside() -> None:
-            world = processing.World(store_url, bundles, **worker)
+            world = processing.World(url, bundles, **worker)
             try:
                 await body(world)
             finally:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from recsys.published import Bundles
 from recsys.serving import CurrentModel
 from recsys.settings import RedisSettings, WorkerSettings
@@ -17,6 +19,11 @@ from recsys.store import Store
 from stream.dead_letter import DeadLetter, Record
 from stream.outcome import Outcome
 from stream.processor import Processor
+from tests.conftest import STORES
+from tests.servers.redis import client_of
+
+# For tests that have to do with how the store keeps things.
+on_one_server_and_a_cluster = pytest.mark.parametrize("run", STORES, indirect=True)
 
 START = 1_700_000_000_000
 
@@ -48,6 +55,10 @@ class World:
         (packed,) = await self.store.states([user])
         assert packed is not None
         return UserState.unpack(packed)
+
+    def life_ms(self, key: str) -> int:
+        """How long the key will live."""
+        return int(client_of(self.redis.url).pttl(key))
 
     async def list(self, user: str) -> RecommendationList | None:
         (packed,) = await self.store.lists([user])

@@ -23,7 +23,7 @@ from recsys.store import Store, Write
 from stream.dead_letter import Record
 from stream.processor import ROUNDS, Processor
 from tests.conftest import publish, random_model
-from tests.stream.processing import START, World, record
+from tests.stream.processing import START, World, on_one_server_and_a_cluster, record
 
 
 def test_a_click_leaves_the_state_and_the_list_that_the_model_says(run: Callable[..., None]) -> None:
@@ -88,6 +88,7 @@ def test_a_producers_duplicate_is_skipped(run: Callable[..., None]) -> None:
     run(body)
 
 
+@on_one_server_and_a_cluster
 def test_the_store_refuses_a_state_made_from_one_that_is_gone(run: Callable[..., None]) -> None:
     async def body(world: World) -> None:
         await world.process(record("u", "item-001", 0, 5))
@@ -117,6 +118,7 @@ class Rival:
         return await self._store.save(writes)
 
 
+@on_one_server_and_a_cluster
 def test_workers_that_write_the_same_users_apply_every_click_once(run: Callable[..., None]) -> None:
     """A worker that has lost its partition, and does not know it, is at work beside the new owner."""
     log = [record(f"u{i % 3}", f"item-{i:03d}", i, i) for i in range(30)]
@@ -128,7 +130,7 @@ def test_workers_that_write_the_same_users_apply_every_click_once(run: Callable[
             return [(await world.state(f"u{user}")).pack() for user in range(3)]
 
         expected = await clean()
-        await world.store._redis.delete(*[world.store.key(kind, f"u{user}") for kind in "sl" for user in range(3)])
+        assert await world.store.forget([f"u{user}" for user in range(3)]) == 6
         world.letters.clear()
         await world.process(*log[:10])
         rival = Processor(world.model, world.store, WorkerSettings(), world._keep)
@@ -174,20 +176,22 @@ def test_a_user_who_moves_between_partitions_loses_and_repeats_nothing(run: Call
     run(body)
 
 
+@on_one_server_and_a_cluster
 def test_topics_are_numbered_in_the_order_of_their_coming(run: Callable[..., None]) -> None:
     async def body(world: World) -> None:
         assert [await world.store.topic_number(identity) for identity in ("a", "b", "a", "c", "b")] == [0, 1, 0, 2, 1]
-        left = await world.store._redis.pttl(f"{world.store._prefix}:topics")
+        left = world.life_ms(f"{world.redis.prefix}:topics")
         assert 7 * 86_400_000 < left <= 7 * 86_400_000 + 3_600_000
 
     run(body)
 
 
+@on_one_server_and_a_cluster
 def test_every_key_has_a_time_to_live(run: Callable[..., None]) -> None:
     async def body(world: World) -> None:
         await world.process(record("u}{%", "item-001", 0, 0))
         for kind in "sl":
-            left = await world.store._redis.pttl(world.store.key(kind, "u}{%"))
+            left = world.life_ms(world.store.key(kind, "u}{%"))
             assert 6 * 86_400_000 < left <= 7 * 86_400_000
 
     run(body)

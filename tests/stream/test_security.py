@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -14,26 +15,32 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from redis.crc import key_slot
 
 from recsys.cli.settings import show_settings
 from recsys.demo.commands import Commands, get_json
-from recsys.errors import RecsysError, SettingsError
+from recsys.errors import RecsysError, SettingsError, UnavailableError
 from recsys.kafka import aiokafka_options, librdkafka_options
 from recsys.settings import KafkaSettings, RedisSettings, load_settings
-from recsys.store import Store
+from recsys.store import Store, Write
 from tests.servers.kafka import Kafka, Login
 from tests.servers.presence import where_present
 from tests.servers.process import find_program
 from tests.servers.redis import Redis, Tls
+from tests.servers.redis_cluster import RedisCluster
 from tests.stream.world import START
 
 PASSWORD = "s3cret/#?"
 ROOT = Path(__file__).parents[2]
-WORKER, API = re.findall(r"`(~recsys:\*[^`]*)`", (ROOT / "README.md").read_text())  # what README says they need
-ACL = f"""user default off
-user worker on >{PASSWORD} {" ".join(WORKER.split())}
-user api on >{PASSWORD} {API}
-"""
+README = (ROOT / "README.md").read_text()
+WORKER, API = re.findall(r"`(~recsys:\*[^`]*)`", README)  # what README says they need
+ON_A_CLUSTER = re.findall(r"`(\+cluster[^`]*)`", README)
+
+
+def acl(*more: str) -> str:
+    """Users of the store."""
+    worker, api = (" ".join(" ".join(words).split()) for words in zip((WORKER, API), more or ("", ""), strict=True))
+    return f"user default off\nuser worker on >{PASSWORD} {worker}\nuser api on >{PASSWORD} {api}\n"
 
 
 @dataclass(frozen=True)
@@ -69,10 +76,10 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
 
 @pytest.fixture
 def redis(tls: Tls, tmp_path: Path) -> Iterator[Redis]:
-    acl = tmp_path / "users.acl"
-    acl.write_text(ACL)
+    users = tmp_path / "users.acl"
+    users.write_text(acl())
     with where_present():
-        redis = Redis(tmp_path / "redis", tls=tls, acl_file=acl)
+        redis = Redis(tmp_path / "redis", tls=tls, acl_file=users)
     with redis:
         yield redis
 
@@ -145,9 +152,35 @@ def test_readme_grants_every_command_of_the_scripts() -> None:
     assert {f"+{command.lower()}" for command in called} <= set(WORKER.split())
 
 
-def test_a_wrong_password_is_refused_and_not_repeated(redis: Redis, tls: Tls) -> None:
-    import asyncio
+def test_a_cluster_wants_passwords_and_encryption_of_every_node(tls: Tls, tmp_path: Path) -> None:
+    users = tmp_path / "users.acl"
+    users.write_text(acl(*ON_A_CLUSTER) + f"user root on >{PASSWORD} ~* +@all\n")
+    with where_present():
+        cluster = RedisCluster(tmp_path / "cluster", tls=tls, acl_file=users, login=("root", PASSWORD))
 
+    async def use() -> None:
+        options = {"url": cluster.url, "password": PASSWORD, "ssl_ca": str(tls.authority)}
+        worker, api = (Store(RedisSettings.model_validate(options | {"username": user})) for user in ("worker", "api"))
+        names = [f"u{number}" for number in range(20)]
+        await worker.ping()
+        assert await worker.save([Write(user, None, b"state", b"list") for user in names]) == set()
+        assert await worker.topic_number("topic") == 0
+        assert sorted([user async for users in worker.users(5) for user in users]) == sorted(names)
+        await api.ping()
+        assert await api.lists(names) == [b"list"] * 20
+        cluster.begin_to_move(key_slot(b"new"))
+        assert [await store.lists(["new"]) for store in (worker, api)] == [[None], [None]]
+        with pytest.raises(UnavailableError, match="refuses"):
+            await api.forget(names)
+        assert await worker.forget(names) == 40
+        for store in (worker, api):
+            await store.close()
+
+    with cluster:
+        asyncio.run(use())
+
+
+def test_a_wrong_password_is_refused_and_not_repeated(redis: Redis, tls: Tls) -> None:
     async def ping(**options: str) -> None:
         store = Store(RedisSettings.model_validate({"url": redis.url, **options}))
         try:

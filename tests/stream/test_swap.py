@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import redis
 
 from recsys.bundle import digest_of, save_model
 from recsys.published import Bundles
@@ -18,7 +17,8 @@ from stream.dead_letter import Record
 from stream.processor import Processor
 from stream.renewal import Renewal
 from tests.conftest import publish, random_model
-from tests.stream.processing import World, record
+from tests.servers.redis import client_of
+from tests.stream.processing import World, on_one_server_and_a_cluster, record
 from tests.stream.world import World as LiveWorld
 from tests.stream.world import clicks, on_embedded_servers
 
@@ -67,12 +67,13 @@ def test_users_on_trial_get_the_other_model_and_come_back_when_it_ends(
     run(body)
 
 
+@on_one_server_and_a_cluster
 def test_idle_users_are_renewed_as_their_next_click_would(run: Callable[..., None], bundles: Path) -> None:
     """States, lists and lives: whatever a user id looks like."""
 
     async def body(world: World) -> None:
         await world.process(*clicks_of(TRICKY))
-        client = redis.Redis.from_url(world.redis.url)
+        client = client_of(world.redis.url)
         keys = [world.store.key(kind, user) for user in TRICKY for kind in "sl"]
         for key in keys:
             client.pexpire(key, 1_000_000)

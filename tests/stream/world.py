@@ -17,7 +17,6 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-import redis
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from recsys.demo.commands import Commands, Service, get_text
@@ -31,6 +30,7 @@ from recsys.store import Store
 from stream.dead_letter import DeadLetter, Record
 from stream.processor import Processor
 from tests.servers.pairs import Servers
+from tests.servers.redis import client_of
 
 # For tests to which it makes no difference which broker and store it is.
 on_embedded_servers = pytest.mark.parametrize("servers", ["embedded"], indirect=True)
@@ -152,7 +152,7 @@ class World:
     def contents(self, prefix: str | None = None) -> dict[str, bytes]:
         """All states and lists, the time of writing left out."""
         found = {}
-        client = redis.Redis.from_url(self.store)
+        client = client_of(self.store)
         start = f"{prefix or self.prefix}:"
         for key in client.scan_iter(f"{start}[sl]:*", count=1000):
             value = client.get(key)
