@@ -141,15 +141,16 @@ class Archive:
         if not create and not path.is_dir():
             raise MissingInputError(f"{path}: no such archive")
         path.mkdir(parents=True, exist_ok=True)
-        (path / _LOCK).touch()
+        archive = cls(path)
+        if not (path / _LOCK).exists():
+            archive._refuse_others(new=create)  # before anything is left in the directory
+            (path / _LOCK).touch()
         with locked(path / _LOCK, wait=False) as free:
             if not free:
                 raise RecsysError(f"{path}: another process writes to this archive: stop it first")
-            archive = cls(path)
             archive._carry_out()
+            archive._refuse_others(new=create)
             archive.position = archive._load()
-            if archive.position is None and not create:
-                raise MissingInputError(f"{path}: no archive: it has no {_POSITION}")
             yield archive
 
     def clicks(self) -> list[Path]:
@@ -202,17 +203,27 @@ class Archive:
             directory.rmdir()
         shutil.rmtree(decided)
 
+    def _refuse_others(self, *, new: bool) -> None:
+        """Refuse a directory that is no archive, nor will be one: only where a ``new`` one may be made, an empty one.
+
+        Raises:
+            InputError: it holds something else.
+            MissingInputError: it holds nothing.
+        """
+        if (self.path / _CHANGE).exists() or (self.path / _POSITION).exists():
+            return
+        strangers = sorted(each.name for each in self.path.iterdir() if not each.name.startswith("."))
+        if strangers:
+            raise InputError(f"{self.path}: no archive: it has no {_POSITION}, but {strangers[0]}")
+        if not new:
+            raise MissingInputError(f"{self.path}: no archive: it has no {_POSITION}")
+
     def _load(self) -> Position | None:
         path = self.path / _POSITION
+        if not path.exists():
+            return None
         try:
             return Position.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            strangers = [each.name for each in self.path.iterdir() if not each.name.startswith(".")]
-            if strangers:
-                raise InputError(
-                    f"{self.path}: no archive: it has no {_POSITION}, but {sorted(strangers)[0]}"
-                ) from None
-            return None
         except ValidationError as error:
             first = error.errors()[0]
             raise InputError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -134,5 +134,7 @@ def test_other_directories_are_refused(
     (tmp_path / name).write_text(text)
     with pytest.raises(error, match=words), Archive.open(tmp_path):
         pass
+    if name != "_position.json":
+        assert [path.name for path in tmp_path.iterdir()] == [name], "nothing is left in what is another's"
     with pytest.raises(MissingInputError, match="no such archive"), Archive.open(tmp_path / "nowhere"):
         pass

@@ -68,25 +68,29 @@ def forget(
         places = ", ".join([*map(str, [*datasets, *archives, *closed]), *(["the store"] if store else [])])
         click.confirm(f"Take {len(ids):,} users out of {places} for good?", abort=True, err=True)
     whom = Users(ids, Pseudonyms.of_settings(settings.privacy))
-    removed = {}
+    removed: dict[str, Removed] = {}
+    keys = None
     works = (forget_in_dataset, datasets), (forget_in_archive, archives), (forget_in_closed, closed)
-    for work, paths in works:
-        for path in paths:
-            with console.status(f"looking through {path}"):
-                removed[str(path)] = work(path, whom)
-    for path in datasets:
-        if logs := _logs(path):
-            console.print(f"{path} was built from {', '.join(logs)}: these still have whom they had", soft_wrap=True)
-    keys = asyncio.run(_forget_in_store(settings, sorted(ids))) if store else None
-    _show(removed, keys, as_json)
+    try:
+        for work, paths in works:
+            for path in paths:
+                with console.status(f"looking through {path}"):
+                    removed[str(path)] = work(path, whom)
+        keys = asyncio.run(_forget_in_store(settings, sorted(ids))) if store else None
+    finally:  # what is gone is gone, though the next place cannot be had
+        _show(removed, keys, as_json)
+    _name_logs(datasets)
 
 
-def _logs(dataset: Path) -> list[str]:
-    """The logs of a dataset that are still there, or may be."""
+def _name_logs(datasets: tuple[Path, ...]) -> None:
+    """Say which logs of the datasets are still there, or may be."""
+    from recsys.console import console
     from recsys.manifest import Manifest
 
-    inputs = Manifest.load(dataset / "manifest.json").inputs
-    return [name for name in inputs if "://" in name or Path(name).exists()]
+    for path in datasets:
+        inputs = Manifest.load(path / "manifest.json").inputs
+        if logs := [name for name in inputs if "://" in name or Path(name).exists()]:
+            console.print(f"{path} was built from {', '.join(logs)}: these still have whom they had", soft_wrap=True)
 
 
 async def _forget_in_store(settings: Settings, users: list[str]) -> int:

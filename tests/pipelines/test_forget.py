@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from recsys.archive import SCHEMA, Archive, Counts, Position, write_clicks
 from recsys.cli.forget import forget
 from recsys.dataset import Dataset
-from recsys.errors import DatasetError
+from recsys.errors import DatasetError, InputError
 from recsys.events import ClickEvent, encode
 from recsys.forgetting.in_dataset import forget_in_dataset
 from recsys.forgetting.users import Users, rows_of, without
@@ -145,6 +145,14 @@ def test_a_dataset_whose_replacement_a_kill_broke_off_is_there_again(run: Run, l
     dataset.rename(moved / "dataset")
     assert removed_from(dataset, USER, "--dataset", dataset)["sessions"] == 1
     assert not moved.exists()
+
+
+def test_what_was_removed_is_said_though_the_next_place_fails(run: Run, log: Callable[..., Path]) -> None:
+    dataset = run(log()).out
+    arguments = [USER, "--dataset", str(dataset), "--archive", str(dataset), "--yes", "--json"]
+    result = CliRunner().invoke(forget, arguments)
+    assert isinstance(result.exception, InputError)
+    assert json.loads(result.stdout)[str(dataset)]["sessions"] == 1
 
 
 def test_models_keep_their_rows(run: Run, tmp_path: Path) -> None:
