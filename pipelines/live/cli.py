@@ -15,7 +15,7 @@ from recsys.settings import Settings
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory of the closed sessions.")
 @click.option("--until-now", is_flag=True, help="End where the topic ends now, and close all sessions.")
 @click.option(
-    "--resume", is_flag=True, help="Go on in that directory, from the runner's savepoint; with as many shards."
+    "--resume", is_flag=True, help="Go on in that directory, from the runner's savepoint; by the same settings."
 )
 @with_settings("streaming", "kafka")
 def stream_sessions(settings: Settings, beam_flags: tuple[str, ...], out: Path, until_now: bool, resume: bool) -> None:

@@ -6,6 +6,7 @@
         2026-11-20/00007-….parquet   clicks of the sessions that ended on that day (UTC), session by session
         2026-11-20/_00007-….jsonl    records that are no clicks, and clicks that came too late, with the reason
         _counts/_00007-….json        what became of all records of a shard so far
+        _begun.json                  settings that cannot change
 
 A Parquet row is a click: ``user_id``, ``session_id`` (epoch milliseconds of its first click), ``item_id``,
 ``timestamp`` (epoch milliseconds), ``event_type``, ``event_id``. Names that begin with ``_`` are no logs.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import apache_beam as beam
+import orjson
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.live.arrivals import Intake
@@ -16,11 +17,13 @@ from pipelines.live.closed_files import read_counts
 from pipelines.live.pipeline import Streaming, close_sessions
 from pipelines.live.topic import ReadClicks, read_until_now
 from pipelines.runner import LOCAL_RUNNER
-from recsys.errors import RecsysError
+from recsys.errors import RecsysError, SettingsError
+from recsys.files import write_atomically
 from recsys.pseudonyms import Pseudonyms
 from recsys.reading import read_ends
 from recsys.settings import Settings
 
+BEGUN = "_begun.json"
 HOUR_MS, MINUTE_MS = 3_600_000, 60_000
 FOREVER_MS = 1 << 42  # a tick that comes once
 
@@ -45,10 +48,11 @@ def stream_sessions(request: StreamRequest) -> dict[str, int]:
     Raises:
         RecsysError: ``out`` holds something, and nothing is to be resumed.
         UnavailableError: the broker does not answer, or has no such topic.
-        SettingsError: the broker's certificates cannot be read.
+        SettingsError: the broker's certificates cannot be read, or ``out`` was begun with other settings.
     """
     settings, streaming = request.settings, request.settings.streaming
-    if not request.resume and request.out.is_dir() and any(request.out.iterdir()):
+    held = request.out.iterdir() if request.out.is_dir() else ()
+    if not request.resume and any(each.name != BEGUN for each in held):
         raise RecsysError(f"{request.out} holds something: choose another directory, or pass --resume")
     ends = read_ends(settings.kafka, settings.kafka.topic)
     request.out.mkdir(parents=True, exist_ok=True)
@@ -64,6 +68,7 @@ def stream_sessions(request: StreamRequest) -> dict[str, int]:
         tick_ms=FOREVER_MS if request.until_now else round(streaming.close_every_minutes * MINUTE_MS),
         key=pseudonyms.key if pseudonyms else None,
     )
+    _agree(request, closing)
     with beam.Pipeline(options=_options(request)) as pipeline:
         parts = pipeline | "Partitions" >> beam.Create(
             [(partition, *place) for partition, place in ends.items()], reshuffle=False
@@ -74,6 +79,26 @@ def stream_sessions(request: StreamRequest) -> dict[str, int]:
             arrivals = parts | "Read" >> beam.ParDo(ReadClicks(settings.kafka, intake))
         close_sessions(arrivals, closing)
     return read_counts(request.out)
+
+
+def _agree(request: StreamRequest, closing: Streaming) -> None:
+    """Note by which settings ``out`` is begun, or refuse others: the state that a runner has kept would not fit them.
+
+    Raises:
+        SettingsError: names the setting.
+    """
+    settings, path = request.settings, request.out / BEGUN
+    now = {
+        "kafka.topic": settings.kafka.topic,
+        "sessions.gap_minutes": settings.sessions.gap_minutes,
+        "streaming.shards": settings.streaming.shards,
+        "privacy.key": closing.key,
+    }
+    if request.resume and path.exists():
+        for name, before in orjson.loads(path.read_bytes()).items():
+            if now[name] != before:
+                raise SettingsError(f"settings: {name}: is {now[name]}, but {request.out} was begun with {before}")
+    write_atomically(path, orjson.dumps(now))
 
 
 def _options(request: StreamRequest) -> PipelineOptions:

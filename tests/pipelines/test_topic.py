@@ -7,6 +7,7 @@ import random
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -23,7 +24,7 @@ from confluent_kafka import Producer
 from pipelines.live.arrivals import Intake
 from pipelines.live.run import StreamRequest, stream_sessions
 from pipelines.live.topic import NEVER, Offsets, ReadClicks
-from recsys.errors import RecsysError
+from recsys.errors import RecsysError, SettingsError
 from recsys.settings import KafkaSettings, load_settings
 from tests.pipelines.conftest import Run
 from tests.pipelines.test_streaming import START, click, random_log
@@ -69,6 +70,10 @@ def test_a_topic_gives_the_dataset_of_its_log(broker: str, topic: str, run: Run,
     assert began <= letters.parent.name <= today(), "the day on which it was read"
     with pytest.raises(RecsysError, match="closed holds something"):
         stream_sessions(request)
+    for section, value in (("streaming", {"shards": 7}), ("privacy", {"key": "another of many characters"})):
+        other = replace(request, settings=settings_of(broker, topic, **{section: value}), resume=True)
+        with pytest.raises(SettingsError, match=rf"{section}\.{next(iter(value))}: is .*, but .* was begun with"):
+            stream_sessions(other)
 
 
 class Runner:
