@@ -37,7 +37,7 @@ from recsys.files import staged_directory
 from recsys.logs.files import Files
 from recsys.logs.letters import Letters, Retry, find_letters
 from recsys.logs.sources import Layout, Source, find_sources
-from recsys.manifest import Counts, DatasetFile, Manifest, Size
+from recsys.manifest import DatasetFile, Manifest
 from recsys.pseudonyms import Pseudonyms
 from recsys.settings import SessionSettings
 from recsys.vocabulary import Vocabulary
@@ -163,15 +163,7 @@ def _build(
     directory: Path,
 ) -> Manifest:
     stages = Stages(job.work)
-    with stages.reading(sum(source.size for source in sources)):
-        read = steps.read_and_cut(job, sources, request.clock, letters, request.settings)
-    (job.work / "pieces").delete()
-    dead_letters = directory / "dead-letter.jsonl"
-    gather_dead_letters(job.work, dead_letters)
-    check_read(read, request.inputs, request.max_bad, dead_letters, _kept_dead_letters(request))
-    if earlier := request.earlier:
-        read = total([earlier.tally, read])
-        prepend(earlier.dead_letters, dead_letters)
+    read = _read(request, job, stages, sources, letters, directory / "dead-letter.jsonl")
     types = steps.gather_types(job.work)
     _check_types(len(types))
     assert read.first_ms is not None
@@ -201,12 +193,32 @@ def _build(
         settings=request.settings,
         event_types=types.to_pylist(),
         split=split,
-        counts=_counts(tally),
-        sizes={name: _size(tally, name, counts[name]) for name in SPLITS},
+        counts=tally.fates(),
+        sizes={name: tally.size(name, int(np.count_nonzero(counts[name]))) for name in SPLITS},
         fingerprints=written.fingerprints,
         parameters=_parameters(request, job, sources, limits, key),
         known=[DatasetFile(path=name, rows=rows, sha256=sha) for name, (rows, sha) in tally.files.items()],
     )
+
+
+def _read(
+    request: Request,
+    job: steps.Job,
+    stages: Stages,
+    sources: list[Source],
+    letters: Mapping[str, Letters],
+    dead_letters: Path,
+) -> Tally:
+    """Read and cut, and write down what cannot be used; the tally of all logs, earlier ones among them."""
+    with stages.reading(sum(source.size for source in sources)):
+        read = steps.read_and_cut(job, sources, request.clock, letters, request.settings)
+    (job.work / "pieces").delete()
+    gather_dead_letters(job.work, dead_letters)
+    check_read(read, request.inputs, request.max_bad, dead_letters, _kept_dead_letters(request))
+    if earlier := request.earlier:
+        read = total([earlier.tally, read])
+        prepend(earlier.dead_letters, dead_letters)
+    return read
 
 
 def _fetch(sessions: Place, names: Iterable[str], directory: Path) -> None:
@@ -256,27 +268,6 @@ def _vocabulary(job: steps.Job, counts: NDArray[np.int64]) -> tuple[Vocabulary, 
 def _kept_dead_letters(request: Request) -> Path:
     """Where the bad lines of a run stay that was refused for them."""
     return request.out.with_name(f"{request.out.name}.dead-letter.jsonl")
-
-
-def _counts(tally: Tally) -> Counts:
-    return Counts(
-        read=tally.counts["read"],
-        kept=sum(tally.counts[f"events/{name}"] for name in SPLITS),
-        duplicates=tally.counts["duplicates"],
-        repeats=tally.counts["repeats"],
-        rejected=tally.group("rejected"),
-        filtered=tally.group("filtered"),
-        cut=tally.group("cut"),
-        forgotten=tally.counts["forgotten"],
-    )
-
-
-def _size(tally: Tally, name: str, counts: NDArray[np.int64]) -> Size:
-    return Size(
-        events=tally.counts[f"events/{name}"],
-        sessions=tally.counts[f"sessions/{name}"],
-        items=int(np.count_nonzero(counts)),
-    )
 
 
 def _parameters(

@@ -125,19 +125,8 @@ def sessions(
     from recsys.logs.presets import Preset
     from recsys.pseudonyms import Pseudonyms
 
-    if test_from is not None and test_days is not None:
-        raise click.UsageError("--test-from and --test-days exclude each other")
-    if validation_from is not None and validation_days is not None:
-        raise click.UsageError("--validation-from and --validation-days exclude each other")
     files = [name for name in inputs if not name.startswith("--")]
-    if from_dead_letter is None and letters is not None:
-        raise click.UsageError("--letters goes with --from-dead-letter")
-    if (from_dead_letter is None) != bool(files):
-        raise click.UsageError("either INPUT or --from-dead-letter is needed")
-    if from_dead_letter is not None and from_dead_letter.resolve() == out.resolve():
-        raise click.UsageError("--from-dead-letter reads that dataset: --out must be another one")
-    if append and (overwrite or shards is not None or from_dead_letter is not None):
-        raise click.UsageError("--append excludes --overwrite, --shards and --from-dead-letter")
+    _check(click.get_current_context().params, bool(files))
     options = (columns, preset, header, delimiter, time_unit, time_format, now)
     earlier = Earlier.open(out) if append else None
     if from_dead_letter is None:
@@ -163,6 +152,28 @@ def sessions(
     began = time.monotonic()
     manifest = build_dataset(request)
     _show(manifest, out, earlier.manifest.counts.read if earlier else 0, time.monotonic() - began)
+
+
+def _check(options: dict[str, Any], inputs: bool) -> None:
+    """Refuse options that do not go together; ``inputs`` says whether there are any.
+
+    Raises:
+        click.UsageError: says which.
+    """
+    for split in ("test", "validation"):
+        if options[f"{split}_from"] is not None and options[f"{split}_days"] is not None:
+            raise click.UsageError(f"--{split}-from and --{split}-days exclude each other")
+    if options["time_unit"] is not None and options["time_format"] is not None:
+        raise click.UsageError("--time-unit and --time-format exclude each other")
+    again: Path | None = options["from_dead_letter"]
+    if again is None and options["letters"] is not None:
+        raise click.UsageError("--letters goes with --from-dead-letter")
+    if (again is None) != inputs:
+        raise click.UsageError("either INPUT or --from-dead-letter is needed")
+    if again is not None and again.resolve() == options["out"].resolve():
+        raise click.UsageError("--from-dead-letter reads that dataset: --out must be another one")
+    if options["append"] and (options["overwrite"] or options["shards"] is not None or again is not None):
+        raise click.UsageError("--append excludes --overwrite, --shards and --from-dead-letter")
 
 
 def _again(dataset: Path, letters: Path | None, options: tuple[Any, ...]) -> dict[str, Any]:
@@ -193,8 +204,6 @@ def _reading(
 
     if preset is not None and preset not in PRESETS:
         raise click.BadParameter(f"{preset!r} is none of {', '.join(PRESETS)}", param_hint="--preset")
-    if time_unit is not None and time_format is not None:
-        raise click.UsageError("--time-unit and --time-format exclude each other")
     delimiter = "\t" if delimiter == "\\t" else delimiter
     if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n'):
         raise click.BadParameter(f"{delimiter!r} is no single ASCII character", param_hint="--delimiter")

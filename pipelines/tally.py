@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 import orjson
 
 from pipelines.places import Place
+from recsys.dataset import SPLITS
 from recsys.fingerprint import add_fingerprints
+from recsys.manifest import Counts, Size
 
 
 @dataclass
@@ -28,6 +30,23 @@ class Tally:
         """The counts called ``prefix/…``, by the rest of their names."""
         found = {name.removeprefix(f"{prefix}/"): n for name, n in self.counts.items() if name.startswith(f"{prefix}/")}
         return {name: n for name, n in sorted(found.items()) if n}
+
+    def fates(self) -> Counts:
+        """What became of every line, for the manifest."""
+        return Counts(
+            read=self.counts["read"],
+            kept=sum(self.counts[f"events/{split}"] for split in SPLITS),
+            duplicates=self.counts["duplicates"],
+            repeats=self.counts["repeats"],
+            rejected=self.group("rejected"),
+            filtered=self.group("filtered"),
+            cut=self.group("cut"),
+            forgotten=self.counts["forgotten"],
+        )
+
+    def size(self, split: str, items: int) -> Size:
+        """How much a split of so many ``items`` holds."""
+        return Size(events=self.counts[f"events/{split}"], sessions=self.counts[f"sessions/{split}"], items=items)
 
     def to_json(self) -> bytes:
         """For :meth:`from_json`."""
