@@ -157,10 +157,10 @@ class Archiver:
         try:
             identity = self._topic.ask_identity()
             found = consumer.list_topics(self._kafka.topic, timeout=REQUEST_SECONDS).topics[self._kafka.topic]
-        except (UnavailableError, KafkaException) as error:
+        except (UnavailableError, KafkaException):
             log.warning("the broker at %s does not answer", self._kafka.bootstrap_servers)
             if time.monotonic() - self._seen > self._settings.worker.retry_seconds:
-                raise away(self._kafka, error) from None
+                raise
         else:
             self._seen = time.monotonic()
             if identity and self._position.topic_id and identity != self._position.topic_id:

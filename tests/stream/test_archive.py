@@ -7,22 +7,25 @@ import random
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from confluent_kafka import KafkaError, Message, TopicPartition
+from confluent_kafka import KafkaError, Message, Producer, TopicPartition
 
 from recsys.archive import SCHEMA, Archive, Counts
 from recsys.cli import main
 from recsys.dataset import Dataset
 from recsys.errors import EventError, RecsysError, SettingsError, UnavailableError
 from recsys.events import ClickEvent, decode, encode
+from recsys.reading import read_ends
 from recsys.settings import Settings, load_settings
 from stream.archiver import Archiver
 from stream.dead_letter import Record
+from stream.embedded import embedded_broker
 from stream.harvest import Harvest
 from tests.servers.pairs import RealServers, Servers
 from tests.stream.conftest import make_world
@@ -257,6 +260,31 @@ def test_a_topic_that_is_shorter_than_the_archive_is_no_surprise(world: World, t
         keep(world, out)
     assert keep(world, out, worker={"epoch": 1}).clicks == 9
     assert keep(world, out, worker={"epoch": 1}).clicks == 0
+
+
+def test_a_broker_that_stays_away_ends_it_and_what_was_read_is_kept(tmp_path: Path) -> None:
+    with Archive.open(tmp_path / "archive", create=True) as archive, ExitStack() as broker:
+        address = broker.enter_context(embedded_broker(("clicks",)))
+        producer = Producer({"bootstrap.servers": address, "log_level": 0})
+        for second in range(9):
+            producer.produce("clicks", click("u", second), b"u")
+        assert producer.flush(10) == 0
+        del producer
+        settings = load_settings({"kafka": {"bootstrap_servers": address}, "worker": {"retry_seconds": 1}})
+        archiver = Archiver(settings, archive)
+        ends = {partition: end for partition, (_, end) in read_ends(settings.kafka, "clicks").items()}
+
+        def stop() -> bool:
+            if archiver._next == ends:
+                broker.close()
+            return False
+
+        with pytest.raises(UnavailableError) as raised:
+            archiver.run(stop)
+        assert str(raised.value).count("does not answer") == 1
+        assert archiver.counts == Counts(records=9, clicks=9)
+        assert archive.position is not None
+        assert archive.position.offsets == ends
 
 
 def test_with_a_key_nobody_is_named(world: World, tmp_path: Path) -> None:
