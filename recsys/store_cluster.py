@@ -134,7 +134,11 @@ class Cluster:
                 if owner is None:
                     raise ClusterDownError(f"no node has slot {command.slot}")
                 parcels.setdefault((owner, command.asked is not None), []).append(command)
-            await _all(self._send(owner, parcel, asking, durable) for (owner, asking), parcel in parcels.items())
+            followed = slots.replicas if durable else {}
+            await _all(
+                self._send(owner, parcel, asking, wait=followed.get(owner, 0) > 0)
+                for (owner, asking), parcel in parcels.items()
+            )
             left = [command for command in left if isinstance(command.answer, ResponseError)]
             for command in left:
                 self._redirect(command, late=loop.time() > deadline)
@@ -146,16 +150,20 @@ class Cluster:
                 pause = PAUSE_SECONDS
         return [command.answer for command in commands]
 
-    async def _send(self, address: Address, commands: list[_Command], asking: bool, durable: bool) -> None:
-        """Send the commands to one node and keep its answers, be they errors."""
-        slots, node = self._slots, self._node(address)
-        waits = durable and slots is not None and slots.replicas.get(address, 0) > 0
+    async def _send(self, address: Address, commands: list[_Command], asking: bool, wait: bool) -> None:
+        """Send the commands to one node and keep its answers, be they errors; ``wait`` for a replica, too.
+
+        Raises:
+            RedisError: the node does not answer.
+            OSError: neither, or no replica has followed in time: the commands are then to be repeated.
+        """
+        node = self._node(address)
         pipeline = node.pipeline(transaction=False)
         for command in commands:
             if asking:  # the word is for the next command alone, on the same connection
                 pipeline.execute_command("ASKING")
             pipeline.execute_command(*command.words)
-        if waits:
+        if wait:
             pipeline.execute_command("WAIT", 1, round(500 * self._wait_seconds))
         try:
             answers = await pipeline.execute(raise_on_error=False)
@@ -166,7 +174,7 @@ class Cluster:
             self._slots = None
             self._nodes[address] = self._nodes.pop(address, node)
             raise
-        reached = answers.pop() if waits else 1
+        reached = answers.pop() if wait else 1
         for command, answer in zip(commands, answers[1::2] if asking else answers, strict=True):
             command.answer = answer
         if isinstance(reached, ResponseError):

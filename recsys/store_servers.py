@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from recsys.state import PREFIX
 
@@ -120,6 +121,9 @@ async def scan(redis: Redis, pattern: str, count: int) -> AsyncIterator[list[Any
 
 async def is_cluster(redis: Redis) -> bool:
     """Whether the server is a node of a Redis Cluster, by its own word."""
-    said = await redis.execute_command("HELLO")  # type: ignore[no-untyped-call]
+    try:
+        said = await redis.execute_command("HELLO")  # type: ignore[no-untyped-call]
+    except ResponseError:  # older than Redis 6, or something in between
+        return False
     fields = said if isinstance(said, dict) else dict(zip(said[::2], said[1::2], strict=True))
-    return bool(fields[b"mode"] == b"cluster")
+    return bool(fields.get(b"mode") == b"cluster")

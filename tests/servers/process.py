@@ -44,10 +44,10 @@ class Server(ABC):
     As a context manager it runs while the block lasts.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, port: int | None = None) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
-        self.port = free_port()
+        self.port = port or free_port()
         self.log = directory / "log"
         self._process: subprocess.Popen[bytes] | None = None
 

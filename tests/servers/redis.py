@@ -39,10 +39,11 @@ class Redis(Server):
         maxmemory: str | None = None,
         tls: Tls | None = None,
         acl_file: Path | None = None,
+        port: int | None = None,
         options: Mapping[str, str] | None = None,
     ) -> None:
         self._program = self.program()
-        super().__init__(directory)
+        super().__init__(directory, port)
         self._tls = tls
         self._options = {"bind": "127.0.0.1", "save": "", "dir": str(directory)}
         if tls is None:

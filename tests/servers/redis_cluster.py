@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,11 +14,10 @@ from typing import Self
 import redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS as SLOTS
 
-from stream.embedded import free_port
 from tests.servers.process import START_SECONDS
 from tests.servers.redis import Redis, Tls
 
-NODE_TIMEOUT_MS = 1_000  # after which a node that does not answer has failed, where another can take its place
+NODE_TIMEOUT_MS = 1_500  # after which a node that does not answer has failed, where another can take its place
 
 
 class RedisCluster:
@@ -40,18 +41,18 @@ class RedisCluster:
         def node(number: int) -> Redis:
             options = {
                 "cluster-enabled": "yes",
-                "cluster-port": str(free_port()),
+                "cluster-port": str(self._ports[2 * number]),
                 "cluster-node-timeout": str(NODE_TIMEOUT_MS if replica else 15_000),
                 "repl-diskless-sync-delay": "0",
             } | ({} if tls is None else {"tls-cluster": "yes", "tls-replication": "yes"})
-            self._bus_ports.append(options["cluster-port"])
-            return Redis(directory / str(number), tls=tls, acl_file=acl_file, options=options)
+            port = self._ports[2 * number + 1]
+            return Redis(directory / str(number), tls=tls, acl_file=acl_file, port=port, options=options)
 
+        self._ports = _free_ports(2 * 4)
         self._access = {} if tls is None else {"ssl_ca_certs": str(tls.authority)}
         if login is not None:
             self._access |= dict(zip(("username", "password"), login, strict=True))
         self._moved: dict[int, int] = {}
-        self._bus_ports: list[str] = []
         self._stack = ExitStack()
         self.primaries = [node(number) for number in range(3)]
         self.replica = node(3) if replica else None
@@ -96,7 +97,7 @@ class RedisCluster:
             for number, client in enumerate(clients[:3]):
                 client.execute_command("CLUSTER ADDSLOTSRANGE", *_third(number))
             for client in clients:
-                for node, bus in zip(self.nodes, self._bus_ports, strict=True):
+                for node, bus in zip(self.nodes, self._ports[::2], strict=False):
                     client.execute_command("CLUSTER MEET", "127.0.0.1", node.port, bus)
             _wait_until(lambda: all(_state(each)["cluster_known_nodes"] == str(len(clients)) for each in clients))
             _wait_until(lambda: all(_state(each)["cluster_state"] == "ok" for each in clients))
@@ -118,6 +119,18 @@ def _third(number: int) -> tuple[int, int]:
     """First and last slot of a primary, by the rule that :meth:`RedisCluster.move` knows too."""
     first, end = (-(-SLOTS * each // 3) for each in (number, number + 1))
     return first, end - 1
+
+
+def _free_ports(count: int) -> list[int]:
+    """Some that no outgoing connection is given before the servers have them."""
+    found: list[int] = []
+    for port in random.sample(range(20_000, 32_000), 1000):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            break
+    return found
 
 
 def _state(client: redis.Redis) -> dict[str, str]:

@@ -34,11 +34,11 @@ def many(broker: str, cluster_url: str, bundles: Path, tmp_path: Path) -> World:
     return make_world(EmbeddedServers(broker, cluster_url), bundles, tmp_path)
 
 
-@pytest.fixture
-def followed(tmp_path: Path) -> Iterator[RedisCluster]:
-    """A cluster of a test's own, whose first node has a replica."""
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisCluster]:
+    """Another cluster, whose first node has a replica until the last test here kills the node."""
     with where_present():
-        cluster = RedisCluster(tmp_path / "cluster", replica=True)
+        cluster = RedisCluster(tmp_path_factory.mktemp("followed"), replica=True)
     with cluster:
         yield cluster
 
@@ -84,13 +84,15 @@ def test_a_new_user_in_a_slot_that_moves_waits_for_the_move(redis_cluster: Redis
     async def body() -> None:
         store = Store(RedisSettings(url=redis_cluster.url, prefix=uuid.uuid4().hex))
         await store.ping()
-        moving = asyncio.create_task(asyncio.to_thread(redis_cluster.move, key_slot(b"new"), 0.3))
-        await asyncio.sleep(0.15)
-        write = Write("new", None, b"state", b"list")
-        assert not moving.done()
+        slot = key_slot(b"new")
+        giver, taker, taker_id = redis_cluster.begin_to_move(slot)
         assert await store.states(["new"]) == [None]
-        assert await store.save([write]) == set()
-        assert moving.done()
+        saving = asyncio.create_task(store.save([Write("new", None, b"state", b"list")]))
+        await asyncio.sleep(0.2)
+        assert not saving.done()
+        for client in (taker, giver):
+            client.execute_command("CLUSTER SETSLOT", slot, "NODE", taker_id)
+        assert await saving == set()
         assert await store.states_and_lists(["new", "nobody"]) == ([b"state", None], [b"list", None])
         await store.close()
 
