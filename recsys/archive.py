@@ -234,6 +234,18 @@ def write_clicks(path: Path, clicks: pa.Table, key: str | None) -> None:
     pq.write_table(clicks.replace_schema_metadata(metadata_of(key)), path, compression="zstd")
 
 
+def read_clicks(path: Path) -> pa.Table:
+    """The clicks of a file.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        return pq.ParquetFile(path).read()
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not a Parquet file, or damaged: {error}") from None
+
+
 def metadata_of(key: str | None) -> Mapping[bytes, bytes] | None:
     """What files of clicks say of the key by which their user ids are hashed."""
     return None if key is None else {KEY_METADATA: key.encode()}

@@ -7,10 +7,8 @@ from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-import orjson
-import pyarrow.parquet as pq
-
-from recsys.archive import Archive, Change, Position, write_clicks
+from recsys.archive import Archive, Change, Position, read_clicks, write_clicks
+from recsys.forgetting.lines import split_lines
 from recsys.forgetting.users import Removed, Users, clicks_without
 
 
@@ -19,6 +17,7 @@ def forget_in_archive(path: Path, users: Users) -> Removed:
 
     Raises:
         MissingInputError: there is no archive.
+        InputError: a file of it is damaged.
         RecsysError: an archiver is at work on it.
         SettingsError: its user ids are hashed by another key than the one that is set.
     """
@@ -48,7 +47,7 @@ def _lowered(position: Position, removed: Removed) -> Position:
 
 
 def _clicks(file: Path, archive: Archive, change: Change, users: Users, ids: Collection[str]) -> Removed:
-    kept, removed = clicks_without(pq.ParquetFile(file).read(), users, ids)
+    kept, removed = clicks_without(read_clicks(file), users, ids)
     if not removed:
         return removed
     path = file.relative_to(archive.path).as_posix()
@@ -60,16 +59,15 @@ def _clicks(file: Path, archive: Archive, change: Change, users: Users, ids: Col
 
 
 def _dead_letters(file: Path, archive: Archive, change: Change, users: Users) -> Removed:
-    lines = file.read_bytes().splitlines(keepends=True)
-    kept = [line for line in lines if not _names(orjson.loads(line), users)]
-    if len(kept) == len(lines):
+    kept, gone = split_lines(file, lambda letter: _names(letter, users))
+    if not gone:
         return Removed()
     path = file.relative_to(archive.path).as_posix()
     if kept:
         change.new_file(path).write_bytes(b"".join(kept))
     else:
         change.gone.append(path)
-    return Removed(dead_letters=len(lines) - len(kept), files=1)
+    return Removed(dead_letters=len(gone), files=1)
 
 
 def _names(letter: dict[str, object], users: Users) -> bool:

@@ -8,10 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from recsys.archive import write_clicks
-from recsys.errors import MissingInputError
+from recsys.archive import read_clicks, write_clicks
+from recsys.errors import InputError, MissingInputError
 from recsys.files import staged_file
 from recsys.forgetting.lines import quotes, split_lines
 from recsys.forgetting.users import Removed, Users, clicks_without
@@ -22,7 +21,8 @@ def forget_in_closed(path: Path, users: Users) -> Removed:
     """Take the users out of the closed sessions in ``path``; each file is replaced whole.
 
     Raises:
-        MissingInputError: it has no closed sessions.
+        MissingInputError: it has no files by day.
+        InputError: a file is damaged, or holds no closed sessions.
         SettingsError: user ids are hashed by another key than the one that is set.
     """
     removed = Removed()
@@ -30,7 +30,9 @@ def forget_in_closed(path: Path, users: Users) -> Removed:
     if not files:
         raise MissingInputError(f"{path}: has no closed sessions")
     for file in files:
-        table = pq.ParquetFile(file).read()
+        table = read_clicks(file)
+        if "session_id" not in table.column_names:
+            raise InputError(f"{file}: holds no closed sessions")
         key = key_in(table.schema)
         kept, found = clicks_without(table, users, users.ids(key, path))
         if found:

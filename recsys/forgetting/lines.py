@@ -8,15 +8,23 @@ from typing import Any
 
 import orjson
 
+from recsys.errors import InputError
 from recsys.forgetting.users import Users
 
 
 def split_lines(path: Path, goes: Callable[[dict[str, Any]], bool]) -> tuple[list[bytes], list[dict[str, Any]]]:
-    """The lines of a file of JSON lines that stay, as they are, and those that go."""
+    """The lines of a file of JSON lines that stay, as they are, and those that go.
+
+    Raises:
+        InputError: names the file and the line that is no JSON.
+    """
     kept, gone = [], []
     with path.open("rb") as file:
-        for line in file:
-            value = orjson.loads(line)
+        for number, line in enumerate(file, 1):
+            try:
+                value = orjson.loads(line)
+            except orjson.JSONDecodeError as error:
+                raise InputError(f"{path}: line {number}: not a JSON value: {error}") from None
             if goes(value):
                 gone.append(value)
             else:

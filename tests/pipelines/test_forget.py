@@ -6,6 +6,7 @@ import asyncio
 import csv
 import io
 import json
+import re
 import shutil
 import uuid
 from collections.abc import Callable
@@ -235,6 +236,29 @@ def test_an_archive_is_without_the_user(secret: str, tmp_path: Path) -> None:
     assert name_of(USER) not in said
     assert not (path / "2024-01-02").exists()
     assert removed_from(path, USER, "--archive", path) == {}
+
+
+@pytest.mark.parametrize("damaged", ["2024-01-01/000000000001.parquet", "_dead-letter/000000000001.jsonl"])
+def test_a_damaged_file_is_named_and_nothing_changes(tmp_path: Path, damaged: str) -> None:
+    make_archive(tmp_path / "archive", "")
+    file = tmp_path / "archive" / damaged
+    file.write_bytes(b"{}\nhalf of")
+    before = files_of(tmp_path / "archive")
+    with pytest.raises(InputError, match=re.escape(damaged)):
+        run_forget(USER, "--archive", tmp_path / "archive")
+    assert files_of(tmp_path / "archive") == before
+
+
+def files_of(path: Path) -> dict[Path, bytes]:
+    return {each: each.read_bytes() for each in path.rglob("*") if each.is_file()}
+
+
+def test_an_archive_is_not_taken_for_closed_sessions(tmp_path: Path) -> None:
+    make_archive(tmp_path / "archive", "")
+    before = files_of(tmp_path / "archive")
+    with pytest.raises(InputError, match=r"000000000001\.parquet: holds no closed sessions"):
+        run_forget(USER, "--closed", tmp_path / "archive")
+    assert files_of(tmp_path / "archive") == before
 
 
 def pq_metadata(key: str | None) -> dict[bytes, bytes] | None:
