@@ -84,8 +84,8 @@ def staged_directory(
                 discarded = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-", suffix=_OLD))
                 target.replace(discarded / target.name)
             staging.replace(target)
-        for path in leftovers(target, _OLD):
-            shutil.rmtree(path)
+            for path in leftovers(target, _OLD):
+                shutil.rmtree(path)
         sync(target.parent)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)

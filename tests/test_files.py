@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,18 @@ def test_who_checks_before_a_replacement_sees_all_that_others_did(tmp_path: Path
         pass
     assert (target / "data").read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_replacements_at_the_same_time_do_not_stand_in_each_others_way(tmp_path: Path) -> None:
+    def replace(number: int) -> None:
+        with staged_directory(tmp_path / "dataset", overwrite=True) as staging:
+            for part in range(20):
+                (staging / str(part)).write_text(str(number))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(replace, range(40))) == [None] * 40
+    assert list(tmp_path.iterdir()) == [tmp_path / "dataset"]
+    assert len({path.read_text() for path in (tmp_path / "dataset").iterdir()}) == 1
 
 
 def test_a_target_that_exists_is_replaced_only_on_demand(tmp_path: Path) -> None:
