@@ -247,7 +247,7 @@ class WorkerSettings(Section):
     kept_users: int = Field(
         20_000,
         ge=0,
-        description="Users who clicked last: their states and lists are kept in memory too, some 3 KB each.",
+        description="Users who clicked last: their states and lists are kept in memory too, 2 to 12 KB each.",
     )
     max_future_seconds: float = Field(300.0, ge=0, description="Events further in the future go to the dead letter.")
     epoch: int = Field(0, ge=0, description="Raise by one when a topic without an id (old brokers) is re-created.")
