@@ -107,10 +107,7 @@ class Store:
             return int(await servers.delete(keys)) if keys else 0
 
     async def users(self, count: int) -> AsyncIterator[list[str]]:
-        """All users that have a state, about ``count`` at a time; one may come twice, or not if he is new.
-
-        Nor if a cluster moves his keys to another node meanwhile.
-        """
+        """All users that have a state, about ``count`` at a time; one may come twice, or not if he is new."""
         start = f"{self._prefix}:s:{{"
         async with self._reach() as servers:
             found = servers.scan(f"{start}*}}", count)

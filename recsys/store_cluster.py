@@ -2,7 +2,8 @@
 
 A node that no longer has a key says who has (MOVED), or who has it for the time of a move (ASK). Then the command goes
 there, and so does one that came while a user's two keys were on two nodes (TRYAGAIN), as long as the caller may wait.
-When a node is away, the caller is told, and its next attempt begins with what other nodes say of the cluster.
+When a node is away, the caller is told, and its next attempt begins with what other nodes say of the cluster. A write
+that no replica has in time fails too, where there are any: repeated, it is found done, or is done if it was lost.
 
 (The library has a client for clusters too. It sends ASKING and the command it is for over different connections, so
 that a slot on its move cannot be read or written, and one node that is away makes it close the connections to all.)
@@ -106,11 +107,13 @@ class Cluster:
         return sum(await self._run([_command(key, "DEL", key) for key in keys], durable=True))
 
     async def scan(self, pattern: str, count: int) -> AsyncIterator[list[Any]]:
-        """See :class:`~recsys.store_servers.Servers`. Keys that move meanwhile may be missed."""
-        slots = await self._learn()
-        for owner in slots.replicas:
-            async for keys in scan(self._node(owner), pattern, count):
-                yield keys
+        """See :class:`~recsys.store_servers.Servers`. Begins anew when slots have moved, so keys may come twice."""
+        scanned: list[Address | None] = []
+        while scanned != (slots := await self._learn()).owners:
+            scanned = slots.owners
+            for owner in slots.replicas:
+                async for keys in scan(self._node(owner), pattern, count):
+                    yield keys
 
     async def ping(self) -> None:
         """See :class:`~recsys.store_servers.Servers`. Looks for new nodes and replicas, too."""

@@ -10,7 +10,7 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -116,10 +116,10 @@ class Server(ABC):
         self.stop()
 
 
-Made = TypeVar("Made", bound=Server)
+Made = TypeVar("Made")
 
 
-def run_until_stopped(make: Callable[[Path], Made], words: Callable[[Made], str]) -> None:
+def run_until_stopped(make: Callable[[Path], AbstractContextManager[Made]], words: Callable[[Made], str]) -> None:
     """Run a server until Ctrl-C or SIGTERM, with a directory of its own; when it is up, print what is to be known."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="server-") as directory, make(Path(directory) / "server") as server:

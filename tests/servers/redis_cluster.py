@@ -14,7 +14,7 @@ from typing import Self
 import redis
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS as SLOTS
 
-from tests.servers.process import START_SECONDS
+from tests.servers.process import START_SECONDS, run_until_stopped
 from tests.servers.redis import Redis, Tls
 
 NODE_TIMEOUT_MS = 1_500  # after which a node that does not answer has failed, where another can take its place
@@ -142,3 +142,7 @@ def _wait_until(is_so: Callable[[], bool]) -> None:
     while not is_so():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    run_until_stopped(RedisCluster, lambda cluster: f"export REDIS_URL={cluster.url}")

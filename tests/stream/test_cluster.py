@@ -99,6 +99,22 @@ def test_a_new_user_in_a_slot_that_moves_waits_for_the_move(redis_cluster: Redis
     asyncio.run(body())
 
 
+def test_a_user_who_moves_while_users_are_counted_is_found(redis_cluster: RedisCluster) -> None:
+    async def body() -> None:
+        store = Store(RedisSettings(url=redis_cluster.url, prefix=uuid.uuid4().hex))
+        here, there = user_of(0), user_of(2)
+        assert await store.save([Write(user, None, b"state", b"") for user in (here, there)]) == set()
+        found = set()
+        async for users in store.users(10_000):
+            found |= set(users)
+            if users == [here] and there not in found:  # to a node that has been looked through
+                await asyncio.to_thread(redis_cluster.move, key_slot(there.encode()), pause=0)
+        assert found == {here, there}
+        await store.close()
+
+    asyncio.run(body())
+
+
 def test_scripts_that_a_node_has_forgotten_are_told_again(redis_cluster: RedisCluster) -> None:
     async def body() -> None:
         store = Store(RedisSettings(url=redis_cluster.url, prefix=uuid.uuid4().hex))
