@@ -121,15 +121,16 @@ def measure(bench: Bench, rate: float, seconds: float, cores: str) -> dict[str, 
     with bench.worker(name, name, cores, {}) as worker:
         worker.wait_for_line("worker: reading partitions [0")
         sending = threading.Thread(target=produce, args=(bench, name, clicks, rate, seconds + WARM_SECONDS))
-        start, cpu_before = time.perf_counter(), cpu(worker)
         sending.start()
-        end = start + WARM_SECONDS + seconds
-        look_until(clicks, store, end)
-        look_until(clicks, store, end + END_SECONDS, lambda: sending.is_alive() or bool(clicks.sent))
+        start = time.perf_counter() + WARM_SECONDS
+        look_until(clicks, store, start)
+        cpu_before, said_before = cpu(worker), reading(worker)
+        look_until(clicks, store, start + seconds)
         used = (cpu(worker) - cpu_before) / (time.perf_counter() - start)
-        said = reading(worker)
+        look_until(clicks, store, start + seconds + END_SECONDS, lambda: sending.is_alive() or bool(clicks.sent))
+        said = reading(worker) - said_before
         sending.join()
-    found = [click.waited for click in clicks.visible if click.sent > start + WARM_SECONDS]
+    found = [click.waited for click in clicks.visible if click.sent > start]
     unseen = sum(map(len, clicks.sent.values()))
     p50, p90, p99, longest = np.percentile(np.array(found) * 1000, [50, 90, 99, 100]).round(1).tolist()
     figures = {"p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "max_ms": longest, "worker_cpu": round(used, 2)}
