@@ -21,7 +21,7 @@ from recsys.model.devices import strategy
 from recsys.model.feed import Feed, Prepared
 from recsys.model.gradients import WindowGradients
 from recsys.model.network import BACKWARDS, FITTED, Weights, gru_weights, input_table, layers, output_table, width
-from recsys.model.optimizer import Optimizer, rows_once, rule
+from recsys.model.optimizer import Optimizer, Rows, clipped, rule
 from recsys.model.schedule import learning_rate
 from recsys.settings import TrainingSettings
 
@@ -113,7 +113,7 @@ class Learner:
         self._update({**gru_gradients, **self._by_table(entered, (step.candidates, scoring), bias)}, step.number)
 
     def _by_table(self, entered: tuple[Any, Any], scored: tuple[Any, Any], bias: Any) -> dict[str, Any]:
-        """Gradients by rows of each table, from those by the rows of each role: ``(rows [n], gradients [n, ...])``.
+        """Gradients of each table, from those of the rows of each role: ``(rows [n], gradients [n, ...])``.
 
         ``bias [n]`` belongs to the rows that scored.
         """
@@ -121,12 +121,11 @@ class Learner:
         if self._input == self._output:
             scored = tuple(tf.concat(parts, 0) for parts in zip(scored, entered, strict=True))
         else:
-            by_rows[self._input] = rows_once(*entered)[0]
-        by_rows[self._output], by_rows["bias"] = rows_once(*scored, bias)
+            by_rows[self._input] = Rows.once(*entered)[0]
+        by_rows[self._output], by_rows["bias"] = Rows.once(*scored, bias)
         return by_rows
 
     def _update(self, gradients: dict[str, Any], number: Any) -> None:
         if self._settings.clip_norm:
-            clipped, _ = tf.clip_by_global_norm(list(gradients.values()), self._settings.clip_norm)
-            gradients = dict(zip(gradients, clipped, strict=True))
+            gradients = clipped(gradients, self._settings.clip_norm)
         self._optimizer.apply(gradients, learning_rate(self._settings, number, self._steps))

@@ -4,12 +4,16 @@ A rule says how a gradient changes a weight, number by number, and what is kept 
 optimiser applies the rule to whole weights, and to those rows of a table that a step touches. A row that a step does
 not touch keeps its weight and all its slots as they are: it does not drift on its last velocity, its averages do not
 fade, and it does not decay. So each row learns as if the steps that touch it were all there are.
+
+A row that several clicks of a step touch has a gradient of each. They add up; the square by which Adagrad slows down is
+the sum of their squares, as if the clicks had come one after the other. The square of their sum would be up to as many
+times larger as there are clicks, and what is clicked most would learn as if it had been clicked once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import tensorflow as tf
 
@@ -33,12 +37,15 @@ class Rule(Protocol):
     def slots(self, weight: Any) -> Slots:
         """What is kept beside a weight ``[n, ...]`` before the first step: tensors ``[n, ...]`` or ``[n, 1, ...]``."""
 
-    def change(self, slots: Slots, gradient: Any, rate: Any) -> tuple[Any, Slots]:
-        """What is added to the weight, and the slots afterwards."""
+    def change(self, slots: Slots, gradient: Any, square: Any, rate: Any) -> tuple[Any, Slots]:
+        """What is added to the weight, and the slots afterwards; ``square`` is of the gradient, or of its parts."""
 
 
 class Adagrad:
-    """``a += g^2;  v = momentum v - rate g / sqrt(a + epsilon);  w += v`` (Duchi et al. 2011; momentum is Polyak's)."""
+    """``a += s;  v = momentum v - rate g / sqrt(a + epsilon);  w += v`` (Duchi et al. 2011; momentum is Polyak's).
+
+    ``g`` is the gradient and ``s`` its square, or the sum of the squares of the clicks' parts in it.
+    """
 
     def __init__(self, momentum: float) -> None:
         self._momentum = momentum
@@ -49,9 +56,9 @@ class Adagrad:
         names = ("accumulator", "velocity") if self._momentum else ("accumulator",)
         return {name: tf.zeros_like(weight) for name in names}
 
-    def change(self, slots: Slots, gradient: Any, rate: Any) -> tuple[Any, Slots]:
+    def change(self, slots: Slots, gradient: Any, square: Any, rate: Any) -> tuple[Any, Slots]:
         """One step."""
-        accumulator = slots["accumulator"] + tf.square(gradient)
+        accumulator = slots["accumulator"] + square
         change = -rate * gradient * tf.math.rsqrt(accumulator + EPSILON)
         if not self._momentum:
             return change, {"accumulator": accumulator}
@@ -74,8 +81,8 @@ class Adam:
         rows = [weight.shape[0], *[1] * (len(weight.shape) - 1)]
         return {"mean": tf.zeros_like(weight), "square": tf.zeros_like(weight), "count": tf.zeros(rows)}
 
-    def change(self, slots: Slots, gradient: Any, rate: Any) -> tuple[Any, Slots]:
-        """One step."""
+    def change(self, slots: Slots, gradient: Any, square: Any, rate: Any) -> tuple[Any, Slots]:
+        """One step, by the square of the whole gradient."""
         count = slots["count"] + 1
         mean = slots["mean"] + (1 - MEAN_DECAY) * (gradient - slots["mean"])
         square = slots["square"] + (1 - SQUARE_DECAY) * (tf.square(gradient) - slots["square"])
@@ -91,18 +98,45 @@ def rule(settings: TrainingSettings) -> Rule:
     return Adam(settings.weight_decay if settings.optimizer == "adamw" else 0.0)
 
 
-def rows_once(rows: Any, *gradients: Any) -> list[tf.IndexedSlices]:
-    """Gradients by rows of tables, each row once: those of a row that stands twice in ``rows [n]`` are added up.
+class Rows(NamedTuple):
+    """The gradient of some rows of a table.
 
-    A gradient that is shorter than ``rows`` belongs to the first of them, and touches no others.
+    Attributes:
+        rows: int32 ``[n]``, each once.
+        gradient: ``[n, ...]``.
+        square: ``[n, ...]``, the sum of the squares of what adds up to the gradient.
     """
-    unique, place = tf.unique(rows)  # in the order in which they first stand
-    slices = []
-    for gradient in gradients:
-        places = place[: tf.shape(gradient)[0]]
-        count = tf.reduce_max(places) + 1
-        slices.append(tf.IndexedSlices(tf.math.unsorted_segment_sum(gradient, places, count), unique[:count]))
-    return slices
+
+    rows: Any
+    gradient: Any
+    square: Any
+
+    @classmethod
+    def once(cls, rows: Any, *gradients: Any) -> list[Self]:
+        """Gradients by rows of tables: those of a row that stands twice in ``rows [n]`` are added up.
+
+        A gradient that is shorter than ``rows`` belongs to the first of them, and touches no others.
+        """
+        unique, place = tf.unique(rows)  # in the order in which they first stand
+        found = []
+        for gradient in gradients:
+            places = place[: tf.shape(gradient)[0]]
+            count = tf.reduce_max(places) + 1
+            sums = (tf.math.unsorted_segment_sum(each, places, count) for each in (gradient, tf.square(gradient)))
+            found.append(cls(unique[:count], *sums))
+        return found
+
+
+def clipped(gradients: Mapping[str, Any], norm: float) -> dict[str, Any]:
+    """Gradients, of whole weights or of :class:`Rows`, scaled down to this norm of all together."""
+    length = tf.linalg.global_norm([each.gradient if isinstance(each, Rows) else each for each in gradients.values()])
+    share = tf.minimum(1.0, norm / length)
+    return {
+        name: each._replace(gradient=share * each.gradient, square=share**2 * each.square)
+        if isinstance(each, Rows)
+        else share * each
+        for name, each in gradients.items()
+    }
 
 
 class Optimizer:
@@ -122,27 +156,27 @@ class Optimizer:
         self.slots = {f"{slot}.{name}": kept for name, slots in self._kept.items() for slot, kept in slots.items()}
 
     def apply(self, gradients: Mapping[str, Any], rate: Any) -> None:
-        """Change weights, by name: wholly by a tensor, by rows where the gradient is what :func:`rows_once` gives."""
+        """Change weights, by name: wholly by a tensor, by rows where the gradient is :class:`Rows`."""
         for name, gradient in gradients.items():
-            change = self._change_rows if isinstance(gradient, tf.IndexedSlices) else self._change
+            change = self._change_rows if isinstance(gradient, Rows) else self._change
             change(self._weights[name], self._kept[name], gradient, rate)
 
     def _change(self, weight: tf.Variable, kept: Slots, gradient: Any, rate: Any) -> None:
         slots = {slot: tf.convert_to_tensor(variable) for slot, variable in kept.items()}  # of this device
-        changed, slots = self._changed_whole(tf.convert_to_tensor(weight), slots, gradient, rate)
+        changed, slots = self._changed_whole(tf.convert_to_tensor(weight), slots, gradient, tf.square(gradient), rate)
         for slot, value in slots.items():
             kept[slot].assign(value)
         weight.assign(changed)
 
-    def _change_rows(self, weight: tf.Variable, kept: Slots, gradient: Any, rate: Any) -> None:
-        rows = gradient.indices
+    def _change_rows(self, weight: tf.Variable, kept: Slots, gradient: Rows, rate: Any) -> None:
+        rows, values, square = gradient
         slots = {slot: tf.gather(variable, rows) for slot, variable in kept.items()}
-        changed, slots = self._changed(tf.gather(weight, rows), slots, gradient.values, rate)
+        changed, slots = self._changed(tf.gather(weight, rows), slots, values, square, rate)
         for slot, value in slots.items():
             kept[slot].scatter_update(tf.IndexedSlices(value, rows))
         weight.scatter_update(tf.IndexedSlices(changed, rows))
 
-    def _changed(self, weight: Any, slots: Slots, gradient: Any, rate: Any) -> tuple[Any, Slots]:
+    def _changed(self, weight: Any, slots: Slots, gradient: Any, square: Any, rate: Any) -> tuple[Any, Slots]:
         """A weight, or rows of it, and its slots after a step."""
-        change, slots = self._rule.change(slots, gradient, rate)
+        change, slots = self._rule.change(slots, gradient, square, rate)
         return weight + (change - rate * self._rule.decay * weight), slots

@@ -28,7 +28,7 @@ from recsys.model.gru import step
 from recsys.model.learner import Learner
 from recsys.model.losses import sampled_cross_entropy
 from recsys.model.network import FITTED, Weights, initial_weights
-from recsys.model.optimizer import Optimizer, rows_once, rule
+from recsys.model.optimizer import Optimizer, Rows, rule
 from recsys.model.sampling import Negatives
 from recsys.sessions import Sessions
 from recsys.settings import ModelSettings, TrainingSettings
@@ -101,7 +101,7 @@ class PlainLoop:
         gradients = tape.gradient(mean, self._weights)
         for name, gradient in gradients.items():
             if isinstance(gradient, tf.IndexedSlices):
-                (gradients[name],) = rows_once(gradient.indices, gradient.values)
+                (gradients[name],) = Rows.once(gradient.indices, gradient.values)
         self._optimizer.apply(gradients, self._settings.learning_rate)
 
     @staticmethod

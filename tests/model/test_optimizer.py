@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from recsys.model.optimizer import ADAM_EPSILON, EPSILON, Adagrad, Adam, Optimizer, Rule, rows_once
+from recsys.model.optimizer import ADAM_EPSILON, EPSILON, Adagrad, Adam, Optimizer, Rows, Rule, clipped
 
 RULES = [Adagrad(0.0), Adagrad(0.3), Adam(), Adam(0.1)]
 
@@ -31,7 +31,7 @@ def test_adamw_on_rows_by_hand() -> None:
     weight = tf.Variable([[1.0], [2.0], [3.0]])
     optimizer = Optimizer({"w": weight}, Adam(decay=0.1))
     for row, gradient in ((1, 4.0), (2, 1.0), (1, -1.0)):
-        optimizer.apply({"w": rows_once(tf.constant([row]), tf.constant([[gradient]]))[0]}, 0.5)
+        optimizer.apply({"w": Rows.once(tf.constant([row]), tf.constant([[gradient]]))[0]}, 0.5)
     first = 4 / (4 + ADAM_EPSILON)  # both averages, corrected, are of one gradient
     mean = (0.9 * 0.1 * 4 + 0.1 * -1) / (1 - 0.9**2)
     square = (0.999 * 0.001 * 16 + 0.001 * 1) / (1 - 0.999**2)
@@ -63,19 +63,43 @@ def test_whole_tensors_change_as_with_keras(rule: Rule, theirs: Any) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_rows_that_stand_twice_add_up_and_others_stay(rule: Rule) -> None:
-    """Rows change as a whole tensor of them would, by the sum of their gradients."""
+def test_rows_change_as_a_whole_tensor_of_them_and_others_stay(rule: Rule) -> None:
     random = np.random.default_rng(1)
     start = random.normal(size=(4, 3)).astype(np.float32)
     table, three = tf.Variable(start), tf.Variable(start[[0, 2, 3]])
     by_rows, by_whole = Optimizer({"w": table}, rule), Optimizer({"w": three}, rule)
     for _ in range(3):
-        gradients = random.normal(size=(5, 3)).astype(np.float32)
-        by_rows.apply({"w": rows_once(tf.constant([2, 0, 2, 3, 2]), tf.constant(gradients))[0]}, 0.1)
-        summed = np.stack([gradients[1], gradients[[0, 2, 4]].sum(axis=0), gradients[3]])
-        by_whole.apply({"w": tf.constant(summed)}, 0.1)
+        gradients = random.normal(size=(3, 3)).astype(np.float32)
+        by_rows.apply({"w": Rows.once(tf.constant([2, 0, 3]), tf.constant(gradients))[0]}, 0.1)
+        by_whole.apply({"w": tf.constant(gradients[[1, 0, 2]])}, 0.1)
     np.testing.assert_allclose(table.numpy()[[0, 2, 3]], three.numpy(), rtol=1e-5)
     np.testing.assert_array_equal(table.numpy()[1], start[1])
     for name, slot in by_rows.slots.items():
         np.testing.assert_allclose(slot.numpy()[[0, 2, 3]], by_whole.slots[name].numpy(), rtol=1e-5)
         assert (slot.numpy()[1] == 0).all()
+
+
+def test_of_a_row_that_stands_twice_gradients_add_up_and_so_do_their_squares() -> None:
+    weight = tf.Variable([[1.0], [2.0]])
+    optimizer = Optimizer({"w": weight}, Adagrad(0.0))
+    optimizer.apply({"w": Rows.once(tf.constant([1, 0, 1]), tf.constant([[3.0], [1.0], [4.0]]))[0]}, 0.1)
+    np.testing.assert_allclose(weight.numpy(), [[1 - 0.1], [2 - 0.1 * 7 / 5]], rtol=1e-5)
+    assert optimizer.slots["accumulator.w"].numpy().ravel().tolist() == [1, 25]
+
+
+def test_a_shorter_gradient_belongs_to_the_first_rows() -> None:
+    by_row, of_first = Rows.once(tf.constant([5, 2, 5, 7]), tf.ones([4, 2]), tf.ones([3]))
+    assert by_row.rows.numpy().tolist() == [5, 2, 7]
+    assert by_row.gradient.numpy().tolist() == [[2, 2], [1, 1], [1, 1]]
+    assert of_first.rows.numpy().tolist() == [5, 2]
+    assert of_first.gradient.numpy().tolist() == [2, 1]
+
+
+def test_gradients_are_scaled_down_to_a_norm_of_all_together() -> None:
+    rows = Rows.once(tf.constant([1, 1]), tf.constant([[1.0], [2.0]]))[0]  # 3, of squares 1 + 4
+    found = clipped({"table": rows, "whole": tf.constant([4.0])}, 2.5)
+    assert found["table"].gradient.numpy().tolist() == [[1.5]]
+    assert found["table"].square.numpy().tolist() == [[1.25]]
+    assert found["whole"].numpy().tolist() == [2.0]
+    kept = clipped({"table": rows, "whole": tf.constant([4.0])}, 5.0)
+    assert kept["table"].gradient.numpy().tolist() == [[3.0]]

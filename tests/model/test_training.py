@@ -31,20 +31,18 @@ def same(one: Weights, other: Weights) -> bool:
     return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize(
-    ("loss", "sessions", "share"), [("cross-entropy", 16_000, 0.98), ("bpr-max", 4000, 0.95), ("top1-max", 4000, 0.95)]
-)
-def test_a_first_order_process_is_learnt_close_to_its_best(loss: str, sessions: int, share: float) -> None:
+@pytest.mark.parametrize("loss", ["cross-entropy", "bpr-max", "top1-max"])
+def test_a_first_order_process_is_learnt_close_to_its_best(loss: str) -> None:
     chances = markov_chain(60, 30, seed=1)
     test = markov_log(chances, 1000, 8, seed=3)
     best_items = np.argsort(-chances, axis=1)[:, :20]
     best = np.mean([target in best_items[item] for row in test for item, target in pairwise(row)])
     settings = TrainingSettings(
-        epochs=8, loss=loss, samples=128, batch_size=sessions // 125, schedule="linear", **EXACT
+        epochs=8, loss=loss, samples=128, batch_size=128, learning_rate=0.05, schedule="linear", **EXACT
     )
-    log = markov_log(chances, sessions, 8, seed=2)
+    log = markov_log(chances, 16_000, 8, seed=2)
     fitted = fit(log, log, 60, ModelSettings(units=64), settings)
-    assert recall(fitted.weights, test) > share * best
+    assert recall(fitted.weights, test) > 0.98 * best
 
 
 def test_the_state_is_used() -> None:
