@@ -1,7 +1,8 @@
 """The directory of published models that serving reads.
 
-Beside the bundles (:mod:`recsys.bundle`) the file ``current`` holds the name of the version to serve, and
-``canary.json`` the one on trial, if there is one. Each is replaced in one step.
+Beside the bundles (:mod:`recsys.bundle`) the file ``current`` holds the name of the version to serve, above those that
+a rollback goes to, newest first: they served before and were not rolled back. ``canary.json`` names the version on
+trial, if there is one. Each is replaced in one step.
 """
 
 from __future__ import annotations
@@ -70,10 +71,10 @@ class Bundles:
         Raises:
             MissingInputError: nothing has been published.
         """
-        try:
-            return (self.directory / CURRENT).read_text().strip()
-        except FileNotFoundError:
-            raise MissingInputError(f"{self.directory}: no bundle is published here (see recsys publish)") from None
+        line = self._line()
+        if not line:
+            raise MissingInputError(f"{self.directory}: no bundle is published here (see recsys publish)")
+        return line[0]
 
     def open(self, version: str | None = None) -> Bundle:
         """Read and verify a version, by default the current one."""
@@ -168,9 +169,9 @@ class Bundles:
         (self.directory / CANARY).unlink(missing_ok=True)
 
     def rollback(self, version: str | None = None) -> str:
-        """Make an older version current: the one published before the current one, or the one named.
+        """Make an older version current: the one that served before the current one, or the one named.
 
-        A trial ends. Where there is one and no version is named, that is all, and the current version stays.
+        What was rolled back is not gone to again unless it is named. A trial ends. Where there is one and no version is named, that is all, and the current version stays.
 
         Raises:
             MissingInputError: there is no such version.
@@ -179,19 +180,38 @@ class Bundles:
         if version is None and self.canary() is not None:
             self.end_trial()
             return self.current()
+        current, before = self.current(), self._before()
         if version is None:
-            older = [name for name in self.versions() if name < self.current()]
-            if not older:
-                raise MissingInputError(f"{self.directory}: no version is older than {self.current()}")
-            version = older[-1]
+            if not before:
+                raise MissingInputError(f"{self.directory}: nothing served before {current}; name a version by --to")
+            version = before[0]
         self.open(version)
-        self.point_to(version)
+        line = [current, *before]
+        rest = line[line.index(version) + 1 :] if version in line else [name for name in before if name < version]
+        self._write([version, *rest])
         self.end_trial()
         return version
 
     def point_to(self, version: str) -> None:
-        """Move the pointer, in one step."""
-        write_atomically(self.directory / CURRENT, f"{version}\n".encode())
+        """Move the pointer, in one step; a rollback goes to the version that served until now."""
+        line = [*self._line()[:1], *self._before()]
+        self._write([version, *(name for name in line if name != version)])
+
+    def _line(self) -> list[str]:
+        try:
+            return (self.directory / CURRENT).read_text().split() or [""]
+        except FileNotFoundError:
+            return []
+
+    def _before(self) -> list[str]:
+        """What a rollback goes to, newest first; where the file names one version alone, all that are older."""
+        line, there = self._line(), self.versions()
+        if len(line) == 1:
+            return [name for name in reversed(there) if name < line[0]]
+        return [name for name in line[1:] if name in there]
+
+    def _write(self, line: list[str]) -> None:
+        write_atomically(self.directory / CURRENT, "".join(f"{name}\n" for name in line).encode())
 
 
 def load_model(path: Path) -> Model:

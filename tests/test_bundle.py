@@ -70,12 +70,45 @@ def test_rollback_goes_to_the_version_before_and_to_any_named(tmp_path: Path) ->
     versions = [publish(bundles.directory, random_model(seed=seed)) for seed in range(3)]
     assert bundles.rollback() == versions[1] == bundles.current()
     assert bundles.rollback() == versions[0]
-    with pytest.raises(MissingInputError, match="no version is older"):
+    with pytest.raises(MissingInputError, match="nothing served before"):
         bundles.rollback()
     assert bundles.rollback(versions[2]) == versions[2]
     with pytest.raises(MissingInputError, match="no-such-version"):
         bundles.rollback("no-such-version")
     assert bundles.current() == versions[2]
+
+
+def test_rollback_never_goes_to_what_was_rolled_back_or_on_trial_alone(tmp_path: Path) -> None:
+    bundles = Bundles(tmp_path / "bundles")
+    good, bad = (publish(bundles.directory, random_model(seed=seed)) for seed in range(2))
+    assert bundles.rollback() == good
+    tried = bundles.publish(tmp_path / "bundles-model", share=0.5)
+    bundles.rollback()
+    third = publish(bundles.directory, random_model(seed=3))
+    assert bundles.rollback() == good == bundles.current()
+    with pytest.raises(MissingInputError, match="nothing served before"):
+        bundles.rollback()
+    assert [bundles.rollback(name) for name in (bad, third, tried)] == [bad, third, tried]
+    assert bundles.rollback() == good
+
+
+def test_rollback_passes_over_deleted_bundles_and_reads_a_pointer_of_one_line(tmp_path: Path) -> None:
+    bundles = Bundles(tmp_path / "bundles")
+    versions = [publish(bundles.directory, random_model(seed=seed)) for seed in range(4)]
+    shutil.rmtree(bundles.directory / versions[2])
+    assert bundles.rollback() == versions[1]
+    (bundles.directory / "current").write_text(f"{versions[3]}\n")
+    assert [bundles.rollback(), bundles.rollback()] == [versions[1], versions[0]]
+
+
+def test_a_promoted_version_goes_back_to_what_served_beside_it(tmp_path: Path) -> None:
+    """Though that was published later than the trial began."""
+    bundles = Bundles(tmp_path / "bundles")
+    publish(bundles.directory, random_model())
+    tried = bundles.publish(tmp_path / "bundles-model", share=0.5)
+    later = publish(bundles.directory, random_model(seed=1))
+    assert bundles.promote() == tried
+    assert bundles.rollback() == later
 
 
 def test_evaluation_results_travel_with_the_bundle(model_directory: Path, tmp_path: Path) -> None:

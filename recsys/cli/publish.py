@@ -58,7 +58,7 @@ def promote(settings: Settings) -> None:
 
 
 @click.command()
-@click.option("--to", "version", help="The version to go back to [default: the one published before the current one].")
+@click.option("--to", "version", help="The version to go to [default: the one that served before the current one].")
 @with_settings("bundles")
 def rollback(version: str | None, settings: Settings) -> None:
     """End a trial, or make an older published model the current one again.
@@ -67,8 +67,9 @@ def rollback(version: str | None, settings: Settings) -> None:
     Example:
       recsys rollback --bundles bundles
 
-    While a version is on trial (recsys publish --canary), that ends and the current version stays. Prints the version
-    that serves from now on.
+    Without --to it never goes to a version that was rolled back, or that was on trial alone. While a version is on
+    trial (recsys publish --canary), that ends and the current version stays. Prints the version that serves from now
+    on.
     """
     from recsys.published import Bundles
 
