@@ -8,25 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from recsys.cli.logs import LogFlags, with_log_flags
 from recsys.cli.options import MOMENT, with_settings
 from recsys.settings import Settings
 
 if TYPE_CHECKING:
-    from recsys.logs.presets import Preset
     from recsys.manifest import Manifest
 
 
 @click.command()
 @click.argument("inputs", nargs=-1, metavar="INPUT... [-- BEAM_FLAGS...]")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory of the dataset.")
-@click.option("--column", "columns", multiple=True, metavar="FIELD=COLUMN", help="Which column holds a field.")
-@click.option("--preset", metavar="NAME", help="Columns and times of a public log; see above.")
-@click.option("--header", metavar="NAME,NAME,...", help="Columns of CSV files that have no header.")
-@click.option(
-    "--delimiter", help="Between CSV fields (tab: \\t). [default: what the first line has most of: , tab ; |]"
-)
-@click.option("--time-unit", type=click.Choice(["s", "ms", "us"]), help="Of numbers. [default: ms]")
-@click.option("--time-format", metavar="PATTERN", help="Of times that are texts, as for strptime: '%d.%m.%Y %H:%M:%S'.")
+@with_log_flags
 @click.option(
     "--from-dead-letter", type=click.Path(path_type=Path), metavar="DATASET", help="Instead of INPUT; see above."
 )
@@ -46,12 +39,7 @@ def sessions(
     settings: Settings,
     inputs: tuple[str, ...],
     out: Path,
-    columns: tuple[str, ...],
-    preset: str | None,
-    header: str | None,
-    delimiter: str | None,
-    time_unit: Any,
-    time_format: str | None,
+    log: LogFlags,
     from_dead_letter: Path | None,
     letters: Path | None,
     test_from: int | None,
@@ -120,19 +108,19 @@ def sessions(
     logging.getLogger().setLevel(logging.CRITICAL)  # Beam warns of absent cloud packages, and logs what it raises
 
     from pipelines.append import Earlier
-    from pipelines.boundaries import Boundaries
+    from pipelines.boundaries import DAY_MS, Boundaries
     from pipelines.build import Request, build_dataset
-    from recsys.logs.presets import Preset
     from recsys.pseudonyms import Pseudonyms
 
     files = [name for name in inputs if not name.startswith("--")]
     _check(click.get_current_context().params, bool(files))
-    options = (columns, preset, header, delimiter, time_unit, time_format, now)
+    now_ms = int(time.time() * 1000) if now is None else now
     earlier = Earlier.open(out) if append else None
     if from_dead_letter is None:
-        reading = {"inputs": files, **_reading(earlier.logs[-1].reading if earlier else Preset({}), *options)}
+        known = earlier.logs[-1].reading if earlier else None
+        reading = {"inputs": files, **vars(log.reading(now_ms, DAY_MS, known))}
     else:
-        reading = _again(from_dead_letter, letters, options)
+        reading = _again(from_dead_letter, letters, log, now_ms)
     boundaries = Boundaries(test_from, test_days, validation_from, validation_days)
     request = Request(
         **reading,
@@ -163,8 +151,6 @@ def _check(options: dict[str, Any], inputs: bool) -> None:
     for split in ("test", "validation"):
         if options[f"{split}_from"] is not None and options[f"{split}_days"] is not None:
             raise click.UsageError(f"--{split}-from and --{split}-days exclude each other")
-    if options["time_unit"] is not None and options["time_format"] is not None:
-        raise click.UsageError("--time-unit and --time-format exclude each other")
     again: Path | None = options["from_dead_letter"]
     if again is None and options["letters"] is not None:
         raise click.UsageError("--letters goes with --from-dead-letter")
@@ -176,50 +162,15 @@ def _check(options: dict[str, Any], inputs: bool) -> None:
         raise click.UsageError("--append excludes --overwrite, --shards and --from-dead-letter")
 
 
-def _again(dataset: Path, letters: Path | None, options: tuple[Any, ...]) -> dict[str, Any]:
-    """The logs of a dataset and how they were read; how its dead letters are to be read, by the options."""
+def _again(dataset: Path, letters: Path | None, log: LogFlags, now_ms: int) -> dict[str, Any]:
+    """The logs of a dataset and how they were read; how its dead letters are to be read, by the flags."""
     from pipelines.again import recorded
+    from pipelines.boundaries import DAY_MS
     from recsys.logs.letters import Retry
 
     inputs, known = recorded(dataset)
-    retry = Retry(str(letters or dataset / "dead-letter.jsonl"), **_reading(known, *options))
-    return {"inputs": inputs, **_reading(known, (), None, None, None, None, None, options[-1]), "retry": retry}
-
-
-def _reading(
-    known: Preset,
-    columns: tuple[str, ...],
-    preset: str | None,
-    header: str | None,
-    delimiter: str | None,
-    time_unit: Any,
-    time_format: str | None,
-    now: int | None,
-) -> dict[str, Any]:
-    """How to read the logs: the columns, the layout and the clock of a request; ``known`` is what holds otherwise."""
-    from pipelines.boundaries import DAY_MS
-    from recsys.columns import Clock
-    from recsys.logs.presets import PRESETS
-    from recsys.logs.sources import Layout, parse_mapping
-
-    if preset is not None and preset not in PRESETS:
-        raise click.BadParameter(f"{preset!r} is none of {', '.join(PRESETS)}", param_hint="--preset")
-    delimiter = "\t" if delimiter == "\\t" else delimiter
-    if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n'):
-        raise click.BadParameter(f"{delimiter!r} is no single ASCII character", param_hint="--delimiter")
-    known = PRESETS[preset] if preset is not None else known
-    try:
-        mapping = {**known.columns, **parse_mapping(columns)}
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--column") from None
-    names = tuple(name.strip() for name in header.split(",")) if header else known.layout.header
-    pattern = time_format or (known.pattern if time_unit is None else None)
-    now_ms = int(time.time() * 1000) if now is None else now
-    return {
-        "mapping": mapping,
-        "layout": Layout(names, delimiter or known.layout.delimiter, known.layout.events),
-        "clock": Clock(time_unit or known.unit, now_ms, DAY_MS, pattern),
-    }
+    retry = Retry(str(letters or dataset / "dead-letter.jsonl"), **vars(log.reading(now_ms, DAY_MS, known)))
+    return {"inputs": inputs, **vars(LogFlags().reading(now_ms, DAY_MS, known)), "retry": retry}
 
 
 def _show(manifest: Manifest, out: Path, before: int, seconds: float) -> None:

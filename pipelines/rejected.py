@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import orjson
@@ -48,8 +48,14 @@ def check_read(read: Tally, inputs: Sequence[str], max_bad: float, dead_letters:
     reasons = ", ".join(f"{n:,} {reason}" for reason, n in sorted(rejected.items(), key=lambda pair: -pair[1]))
     raise InputError(
         f"{bad:,} of {clicks:,} clicks ({bad / clicks:.1%}) cannot be used, more than --max-bad {max_bad:.1%}: "
-        f"{reasons}; the first: {_first(dead_letters)}; each is in {kept} with its line and reason"
+        f"{reasons}; the first: {_first(dead_letters)}{_hint(rejected)}; each is in {kept} with its line and reason"
     )
+
+
+def _hint(rejected: Mapping[str, int]) -> str:
+    """What most often helps, where most lines fall to their times."""
+    most = max(rejected, key=rejected.__getitem__)
+    return " (see --time-unit and --time-format)" if most in ("timestamp.format", "timestamp.out_of_range") else ""
 
 
 def _first(dead_letters: Path) -> str:

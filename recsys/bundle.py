@@ -7,6 +7,7 @@ of each file. A bundle is named by time and content hash and never changes.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -69,6 +70,14 @@ class Model:
     weights: Weights
     vocabulary: Vocabulary
     description: Description
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the weights and the item ids: what an evaluation is true of."""
+        digest = hashlib.sha256("\n".join(self.vocabulary.ids).encode())
+        for name in sorted(self.weights):
+            digest.update(name.encode() + np.ascontiguousarray(self.weights[name]).tobytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)

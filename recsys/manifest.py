@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from recsys.errors import DatasetError
 from recsys.files import sha256
+from recsys.reasons import in_words
 from recsys.settings import SessionSettings
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -45,9 +46,9 @@ class Counts(_Model):
         """Every count by name, for people; all after the first, ``read``, add up to it."""
         found = {"read": self.read, "kept": self.kept, "exact duplicates": self.duplicates}
         found["direct repeats"] = self.repeats
-        parts = {"rejected": self.rejected, "filtered": self.filtered, "cut by the split": self.cut}
+        parts = {"rejected, ": self.rejected, "filtered: ": self.filtered, "cut by the split: ": self.cut}
         for heading, part in parts.items():
-            found |= {f"{heading}: {reason.replace('_', ' ')}": n for reason, n in part.items()}
+            found |= {f"{heading}{in_words(reason)}": n for reason, n in part.items()}
         return found | ({"forgotten": self.forgotten} if self.forgotten else {})
 
     def check(self) -> None:

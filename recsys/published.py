@@ -13,6 +13,7 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recsys.bundle import (
@@ -121,12 +122,14 @@ class Bundles:
             The new version's name.
 
         Raises:
-            BundleError: the model directory is incomplete or does not fit together.
+            BundleError: the model directory is incomplete or does not fit together, or the evaluation is of another.
             MissingInputError: a trial needs a current version beside it, and there is none.
         """
         if share is not None:
             self.current()
-        load_model(model)
+        loaded = load_model(model)
+        if evaluation is not None:
+            _check_evaluation(evaluation, loaded)
         sources = {name: model / name for name in (WEIGHTS, VOCABULARY, DESCRIPTION)}
         if evaluation is not None:
             sources[EVALUATION] = evaluation
@@ -171,7 +174,8 @@ class Bundles:
     def rollback(self, version: str | None = None) -> str:
         """Make an older version current: the one that served before the current one, or the one named.
 
-        What was rolled back is not gone to again unless it is named. A trial ends. Where there is one and no version is named, that is all, and the current version stays.
+        What was rolled back is not gone to again unless it is named. A trial ends. Where there is one and no version is
+        named, that is all, and the current version stays.
 
         Raises:
             MissingInputError: there is no such version.
@@ -212,6 +216,16 @@ class Bundles:
 
     def _write(self, line: list[str]) -> None:
         write_atomically(self.directory / CURRENT, "".join(f"{name}\n" for name in line).encode())
+
+
+def _check_evaluation(path: Path, model: Model) -> None:
+    """Figures of another model would set the bounds of this one's drift alarm. (Older files do not say of which.)"""
+    try:
+        figures = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise BundleError(f"{path}: is no evaluation: {error}") from None
+    if not isinstance(figures, dict) or figures.get("fingerprint", model.fingerprint) != model.fingerprint:
+        raise BundleError(f"{path}: is of another model; see recsys evaluate")
 
 
 def load_model(path: Path) -> Model:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from tomllib import TOMLDecodeError
 from typing import Annotated, Any, Literal
@@ -33,6 +34,13 @@ MIN_SECRET = 16
 
 
 _ADDRESSES = r"^([^\s,:\[\]]+|\[[0-9a-fA-F:]+\]):\d{1,5}(,\s*([^\s,:\[\]]+|\[[0-9a-fA-F:]+\]):\d{1,5})*$"
+_STORE = r"^(rediss?|unix)://"
+_PREFIX = r"^[\w.:-]{1,64}$"
+_IN_WORDS = {
+    _ADDRESSES: "HOST:PORT, or several of them with commas between",
+    _STORE: "redis://, rediss:// or unix:// and an address",
+    _PREFIX: "1 to 64 letters, digits, or any of . : _ -",
+}
 
 
 class Section(BaseModel):
@@ -208,10 +216,10 @@ class RedisSettings(Section):
 
     url: str = Field(
         "redis://127.0.0.1:6379/0",
-        pattern=r"^(rediss?|unix)://",
+        pattern=_STORE,
         description="Address of the store, or of any node of a Redis Cluster.",
     )
-    prefix: str = Field("recsys", pattern=r"^[\w.:-]{1,64}$", description="First part of every key.")
+    prefix: str = Field("recsys", pattern=_PREFIX, description="First part of every key.")
     ttl_hours: float = Field(24 * 7, gt=0, description="Keys of a user expire this long after the last click.")
     timeout_seconds: float = Field(2.0, gt=0, description="Longest wait for one answer of the store.")
     username: str = Field("", description="User of the store, where it has any.")
@@ -368,8 +376,21 @@ def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
 
 
 def _problem(item: Any) -> str:
-    words = "no such setting" if item["type"] == "extra_forbidden" else item["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(map(str, item['loc']))}: {words}"
+    name, words = ".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        words = "no such setting" + _nearest(item["loc"])
+    elif item["type"] == "string_pattern_mismatch":
+        words = f"must be {_IN_WORDS[item['ctx']['pattern']]}, is {item['input']!r}"
+    return f"{name}: {words}"
+
+
+def _nearest(place: tuple[str, ...]) -> str:
+    """The name that may have been meant."""
+    section: Any = Settings
+    for name in place[:-1]:
+        section = section.model_fields[name].annotation
+    near = get_close_matches(place[-1], section.model_fields, 1)
+    return f"; is it {'.'.join([*place[:-1], *near])}?" if near else ""
 
 
 def _refuse_strangers() -> None:

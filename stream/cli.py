@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
+from recsys.cli.logs import LogFlags, with_log_flags
 from recsys.cli.options import MOMENT, with_settings
 from recsys.events import MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS
 from recsys.settings import Settings
@@ -70,8 +69,7 @@ def services(settings: Settings) -> None:
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("--column", "columns", multiple=True, metavar="FIELD=COLUMN", help="Which column holds a field.")
-@click.option("--time-unit", type=click.Choice(["s", "ms", "us"]), default="ms", show_default=True, help="Of numbers.")
+@with_log_flags
 @click.option(
     "--since",
     type=MOMENT,
@@ -86,8 +84,7 @@ def services(settings: Settings) -> None:
 def replay(
     settings: Settings,
     inputs: tuple[str, ...],
-    columns: tuple[str, ...],
-    time_unit: Any,
+    log: LogFlags,
     since: int,
     until: int,
     rate: float | None,
@@ -101,7 +98,7 @@ def replay(
       recsys replay clicks.csv.gz --since 2025-03-10 --rate 200
       recsys replay clicks.csv.gz --speed 1 --seconds 60
 
-    Without --rate and --speed, as fast as the broker takes them. Files and columns are named as for recsys sessions.
+    Without --rate and --speed, as fast as the broker takes them. Files, columns and times are as for recsys sessions.
     Prints one JSON object: how many clicks were sent, and the time from which a further replay would go on.
     """
     import time
@@ -109,24 +106,20 @@ def replay(
 
     import orjson
 
-    from recsys.columns import Clock
     from recsys.console import console, progress
-    from recsys.logs.sources import find_sources, parse_mapping
+    from recsys.logs.sources import find_sources
     from stream.replay import ClickLog, Pace
     from stream.replay import replay as send
 
     if rate is not None and speed is not None:
         raise click.UsageError("--rate and --speed exclude each other")
-    try:
-        sources = find_sources(inputs, parse_mapping(columns))
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--column") from None
-    clock = Clock(time_unit, time.time_ns() // 1_000_000, round(settings.worker.max_future_seconds * 1000))
+    reading = log.reading(time.time_ns() // 1_000_000, round(settings.worker.max_future_seconds * 1000))
+    sources = find_sources(inputs, reading.mapping, reading.layout)
     with console.status("reading clicks"):
-        log = ClickLog(sources, clock, since, until)
-    if log.unusable:
-        console.print(f"{log.unusable:,} lines are no clicks and were left out (recsys sessions says why)")
+        clicks = ClickLog(sources, reading.clock, since, until)
+    if clicks.unusable:
+        console.print(f"{clicks.unusable:,} lines are no clicks and were left out (recsys sessions says why)")
     with progress() as display:
-        task = display.add_task("sending clicks", total=len(log), note="")
-        sent = send(log, settings.kafka, Pace(rate, speed, seconds), lambda: display.advance(task))
+        task = display.add_task("sending clicks", total=len(clicks), note="")
+        sent = send(clicks, settings.kafka, Pace(rate, speed, seconds), lambda: display.advance(task))
     click.echo(orjson.dumps(asdict(sent)))

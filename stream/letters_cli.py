@@ -146,6 +146,9 @@ def _print_table(names: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
 
     from recsys.console import output
 
+    if not rows:
+        output.print("no letters")
+        return
     table = Table()
     for name in names:
         table.add_column(name, overflow="fold")

@@ -119,6 +119,19 @@ def test_evaluation_results_travel_with_the_bundle(model_directory: Path, tmp_pa
     assert "evaluation.json" in bundles.open().manifest.files
 
 
+def test_results_of_another_model_are_refused(model_directory: Path, tmp_path: Path) -> None:
+    results, bundles = tmp_path / "evaluation.json", Bundles(tmp_path / "bundles")
+    results.write_text(json.dumps({"fingerprint": load_model(model_directory).fingerprint}))
+    bundles.publish(model_directory, results)
+    save_model(model_directory, random_model(layers=2, seed=1))
+    with pytest.raises(BundleError, match=r"evaluation\.json: is of another model"):
+        bundles.publish(model_directory, results)
+    results.write_text("<html>")
+    with pytest.raises(BundleError, match=r"evaluation\.json: is no evaluation"):
+        bundles.publish(model_directory, results)
+    assert len(bundles.versions()) == 1
+
+
 @pytest.mark.parametrize("name", [WEIGHTS, VOCABULARY, DESCRIPTION])
 def test_any_flipped_bit_is_found(tmp_path: Path, name: str) -> None:
     version = publish(tmp_path / "bundles", random_model())

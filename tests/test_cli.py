@@ -123,9 +123,12 @@ def test_flags_go_before_environment_before_file_before_defaults(tmp_path: Path)
         ({"RECSYS_TRAINING__EPOCHS": "many"}, "training.epochs"),
         ({"RECSYS_TRAINING__EPOCHS": "0"}, "training.epochs"),
         ({"RECSYS_WORKER__NO_SUCH": "1"}, "worker.no_such: no such setting"),
+        ({"RECSYS_WORKER__LIST_LENGHT": "1"}, "worker.list_lenght: no such setting; is it worker.list_length?"),
+        ({"REDIS_URL": "localhost"}, "redis.url: must be redis://, rediss:// or unix:// and an address"),
+        ({"RECSYS_REDIS__PREFIX": "a b"}, "redis.prefix: must be 1 to 64 letters"),
         ({"RECSYS_WORKR__BATCH_SIZE": "1"}, "RECSYS_WORKR__BATCH_SIZE"),
         ({"RECSYS_SETTINGS": "/no/such/file.toml"}, "/no/such/file.toml: no such file"),
-        ({"KAFKA_BOOTSTRAP_SERVERS": "broker:port"}, "kafka.bootstrap_servers"),
+        ({"KAFKA_BOOTSTRAP_SERVERS": "broker:port"}, "kafka.bootstrap_servers: must be HOST:PORT"),
         ({"REDIS_URL": "http://127.0.0.1"}, "redis.url"),
     ],
 )

@@ -121,7 +121,7 @@ def test_a_browser_shows_the_page_and_needs_nothing_else(page: Path, width: int)
 
 def test_the_page_shows_reasons_the_gap_and_the_splits(page: Path) -> None:
     text = page.read_text()
-    reasons = ("item id: empty", "timestamp: in no form that is known", "rejected: item id.empty")
+    reasons = ("item id: empty", "timestamp: in no form that is known", "rejected, item id: empty")
     for words in (*reasons, "session gap, 30 min", "validation"):
         assert f">{words}<" in text, words
     data = Dataset.open(page.parent / "dataset")

@@ -16,7 +16,7 @@ from pipelines.live.arrivals import Intake
 from pipelines.live.closed_files import read_counts
 from pipelines.live.pipeline import Streaming, close_sessions
 from pipelines.live.topic import ReadClicks, read_until_now
-from pipelines.runner import LOCAL_RUNNER
+from pipelines.runner import LOCAL_RUNNER, names_a_runner, options_of
 from recsys.errors import RecsysError, SettingsError
 from recsys.files import write_atomically
 from recsys.pseudonyms import Pseudonyms
@@ -48,7 +48,8 @@ def stream_sessions(request: StreamRequest) -> dict[str, int]:
     Raises:
         RecsysError: ``out`` holds something, and nothing is to be resumed.
         UnavailableError: the broker does not answer, or has no such topic.
-        SettingsError: the broker's certificates cannot be read, or ``out`` was begun with other settings.
+        SettingsError: the broker's certificates cannot be read, ``out`` was begun with other settings, or Beam has no
+            such runner or flag.
     """
     settings, streaming = request.settings, request.settings.streaming
     held = request.out.iterdir() if request.out.is_dir() else ()
@@ -103,6 +104,6 @@ def _agree(request: StreamRequest, closing: Streaming) -> None:
 
 def _options(request: StreamRequest) -> PipelineOptions:
     """Beam's options: what ends may run in this process."""
-    if any(flag.startswith("--runner") for flag in request.beam_flags):
-        return PipelineOptions([*([] if request.until_now else ["--streaming"]), *request.beam_flags])
-    return PipelineOptions([f"--runner={LOCAL_RUNNER}", *request.beam_flags])
+    if names_a_runner(request.beam_flags):
+        return options_of([*([] if request.until_now else ["--streaming"]), *request.beam_flags])
+    return options_of([f"--runner={LOCAL_RUNNER}", *request.beam_flags])

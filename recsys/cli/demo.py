@@ -6,25 +6,25 @@ from pathlib import Path
 
 import click
 
+from recsys.cli.logs import LogFlags, with_log_flags
+
 
 @click.command()
 @click.option("--clicks", type=click.Path(exists=True), help="Your own click log [default: generate a day of clicks].")
-@click.option("--column", "columns", multiple=True, metavar="FIELD=COLUMN", help="As for recsys sessions.")
-@click.option("--time-unit", type=click.Choice(["s", "ms", "us"]), default="ms", show_default=True)
+@with_log_flags
 @click.option(
     "--events", type=click.IntRange(min=5_000), default=200_000, show_default=True, help="Clicks to generate."
 )
 @click.option("--directory", type=click.Path(path_type=Path), default=Path("demo-run"), show_default=True)
 @click.option("--keep", is_flag=True, help="Leave the services up until Ctrl-C.")
-def demo(
-    clicks: str | None, columns: tuple[str, ...], time_unit: str, events: int, directory: Path, keep: bool
-) -> None:
+def demo(clicks: str | None, log: LogFlags, events: int, directory: Path, keep: bool) -> None:
     """Run the whole system on this machine: from a click log to live recommendations.
 
     \b
     Example:
       recsys demo
       recsys demo --clicks clicks.csv.gz --column user=visitor_id --column item=product_id
+      recsys demo --clicks yoochoose-clicks.dat --preset yoochoose
 
     Generates a day of clicks (or takes yours), builds sessions, trains, evaluates and publishes a model, starts an
     embedded broker and store, the worker and the API, replays held-out clicks, and says how good and how fresh the
@@ -37,4 +37,4 @@ def demo(
 
     for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal too must stop what was started
         signal.signal(number, lambda received, _: sys.exit(128 + received))
-    Tour(Plan(directory, clicks, columns, time_unit, events, keep=keep)).run()
+    Tour(Plan(directory, clicks, log.as_arguments(), events, keep=keep)).run()

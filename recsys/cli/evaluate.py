@@ -61,9 +61,8 @@ def evaluate(model: Path, dataset: Path, out: Path, split: str, process: Path | 
     output.print(table(comparison))
     about = _about(loaded, sessions, split)
     out.mkdir(parents=True, exist_ok=True)
-    _write(
-        out, comparison, {"split": split, "dataset": data.manifest.content_hash, "learnt": loaded.description.learnt}
-    )
+    source = {"dataset": data.manifest.content_hash, "learnt": loaded.description.learnt}
+    _write(out, comparison, {"split": split, **source, "fingerprint": loaded.fingerprint})
     (out / REPORT).write_text(render(comparison, scorer, data.vocabulary, _history(model), about), encoding="utf-8")
     console.print(f"report in {out / REPORT}")
 

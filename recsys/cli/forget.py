@@ -66,7 +66,9 @@ def forget(
         raise click.UsageError("some USER, and --dataset, --archive, --closed or --store are needed")
     if not yes:
         places = ", ".join([*map(str, [*datasets, *archives, *closed]), *(["the store"] if store else [])])
-        click.confirm(f"Take {len(ids):,} users out of {places} for good?", abort=True, err=True)
+        click.confirm(
+            f"Take {len(ids):,} {'user' if len(ids) == 1 else 'users'} out of {places} for good?", abort=True, err=True
+        )
     whom = Users(ids, Pseudonyms.of_settings(settings.privacy))
     removed: dict[str, Removed] = {}
     keys = None

@@ -25,14 +25,13 @@ MARK = ".recsys-demo"
 class Plan:
     """What the demo shall do.
 
-    ``clicks`` is the user's own log, None to generate a day of clicks; ``columns`` are its ``FIELD=COLUMN`` options.
-    ``time_unit`` is that of its numeric times. ``rush`` is the pace of the second replay, in clicks a second.
+    ``clicks`` is the user's own log, None to generate a day of clicks; ``layout`` are the
+    flags that say how to read it. ``rush`` is the pace of the second replay, in clicks a second.
     """
 
     directory: Path
     clicks: str | None = None
-    columns: Sequence[str] = ()
-    time_unit: str = "ms"
+    layout: Sequence[str] = ()
     events: int = 200_000
     rush: int = 300
     keep: bool = False
@@ -44,9 +43,6 @@ class Tour:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.commands = Commands(plan.directory)
-        self._columns = [part for column in plan.columns for part in ("--column", column)]
-        if plan.time_unit != "ms":
-            self._columns += ["--time-unit", plan.time_unit]
 
     def run(self) -> None:
         """Do it all; return when everything that was started has stopped.
@@ -84,7 +80,7 @@ class Tour:
 
     def _train(self, clicks: str, process: str | None) -> None:
         dataset, run, report = self._path("dataset"), self._path("run"), self._path("report")
-        self.commands.run("sessions", clicks, *self._columns, "--out", dataset)
+        self.commands.run("sessions", clicks, *self.plan.layout, "--out", dataset)
         self.commands.run("train", dataset, "--out", run)
         known = ("--process", process) if process else ()
         self.commands.run("evaluate", f"{run}/model", dataset, *known, "--out", report)
@@ -115,7 +111,7 @@ class Tour:
         live = []
         for name, pace in paces.items():
             before = Reading.of(get_text(metrics))
-            printed = self.commands.read("replay", clicks, *self._columns, "--since", str(since), *pace)
+            printed = self.commands.read("replay", clicks, *self.plan.layout, "--since", str(since), *pace)
             sent = json.loads(printed)
             since = sent["next"]
             live.append(Live(name, sent, _settled(metrics, before, sent["sent"])))

@@ -35,7 +35,9 @@ def header_of(name: str, head: bytes, header: tuple[str, ...] = (), delimiter: s
     line = head.lstrip(b"\r\n").split(b"\n", 1)[0].rstrip(b"\r")
     text = line.decode(errors="replace")
     if "\0" in text or "\ufffd" in text:
-        raise InputError(f"{name}: is binary, or text that is not UTF-8: CSV, JSON lines, Parquet or Avro is needed")
+        raise InputError(
+            f"{name}: is binary, or text that is not UTF-8: CSV, JSON lines, Parquet or Avro is needed (see iconv)"
+        )
     delimiter = delimiter or max(_DELIMITERS, key=text.count)
     if header:
         return header, delimiter

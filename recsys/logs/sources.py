@@ -238,15 +238,26 @@ def _resolve(file: str, names: Sequence[str], mapping: Mapping[str, str]) -> dic
     columns = dict(mapping)
     taken = set(mapping.values())
     for field, usual in USUAL_NAMES.items():
-        if field not in columns and (
-            found := next((name for name in usual if name in names and name not in taken), "")
-        ):
+        if field not in columns and (found := _usual(usual, [name for name in names if name not in taken])):
             columns[field] = found
     for option, field in FIELDS.items():
         missing = field not in columns and field in ("user_id", "item_id", "timestamp")
         if missing and not (field == "user_id" and "session_id" in columns):
+            clicks = any(name.replace(".", "").isdecimal() for name in names)
             raise InputError(
                 f"{file}: no column for {field} (looked for {', '.join(USUAL_NAMES[field])}); the columns are: "
                 f"{', '.join(names)}; name it with --column {option}=COLUMN"
+                + (", or all of them with --header, if the first line is a click" if clicks else "")
             )
     return columns
+
+
+def _usual(usual: Sequence[str], names: Sequence[str]) -> str:
+    """The first usual name among ``names``, else one that differs in case and signs alone (``User ID``)."""
+    exact = next((name for name in usual if name in names), "")
+    plain = {_plain(name): name for name in reversed(names)}
+    return exact or next((plain[_plain(name)] for name in usual if _plain(name) in plain), "")
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower()))

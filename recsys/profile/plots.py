@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from recsys.manifest import Split
 from recsys.page.look import BASELINE, FAINT, INK, MODEL, STYLE, WIDTH, as_svg
 from recsys.profile.measures import GAP_BINS, HOUR_MS, Profile
-from recsys.profile.reasons import in_words
+from recsys.reasons import in_words
 
 _BARS = 400  # at most in a plot over time
 _SPANS = {"1 s": 1e3, "10 s": 1e4, "1 min": 6e4, "10 min": 6e5, "1 h": 3.6e6, "1 day": 8.64e7, "1 week": 6.048e8}

@@ -187,3 +187,16 @@ def test_two_workers_may_write_a_file_at_the_same_time(directory: Place) -> None
 def test_an_address_to_write_to_is_no_pattern() -> None:
     with pytest.raises(InputError, match=r"s3://bucket/\*: an address to write to"):
         place("s3://bucket/*")
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--runner=Flint", "--runner=Flint: Unexpected pipeline runner: Flint"),
+        ("--runer=FlinkRunner", "--runer: Beam has no such flag on this machine"),
+    ],
+)
+def test_a_runner_or_a_flag_that_beam_has_not_is_named(run: Run, halves: list[Path], flag: str, words: str) -> None:
+    outcome = run(halves[0], "--", flag)
+    assert (outcome.code, words in outcome.stderr) == (78, True), outcome.stderr
+    assert not outcome.out.exists()

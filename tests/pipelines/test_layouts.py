@@ -229,3 +229,21 @@ def test_damaged_avro_is_refused_wherever_the_damage_is(tmp_path: Path) -> None:
     path.write_bytes(whole[:-20])
     with pytest.raises(InputError, match="is damaged"):
         list(read_blocks(*find_sources([str(path)], {})))
+
+
+def test_usual_names_are_found_in_any_case_and_with_any_signs(tmp_path: Path) -> None:
+    (tmp_path / "clicks.csv").write_text("User ID,itemId,TIMESTAMP,user\nu,i,1,other\n")
+    (source,) = find_sources([str(tmp_path / "clicks.csv")], {})
+    assert source.columns == {"user_id": "user", "item_id": "itemId", "timestamp": "TIMESTAMP"}
+    (tmp_path / "clicks.csv").write_text("User ID,itemId,TIMESTAMP\nu,i,1\n")
+    (source,) = find_sources([str(tmp_path / "clicks.csv")], {})
+    assert source.columns["user_id"] == "User ID"
+
+
+def test_a_first_line_that_is_a_click_leads_to_the_header_option(tmp_path: Path) -> None:
+    (tmp_path / "clicks.csv").write_text("u,i,1704067200000\n")
+    with pytest.raises(InputError, match="--header, if the first line is a click"):
+        find_sources([str(tmp_path / "clicks.csv")], {})
+    (tmp_path / "clicks.csv").write_text("who,what,when\nu,i,1704067200000\n")
+    with pytest.raises(InputError, match=r"--column user=COLUMN$"):
+        find_sources([str(tmp_path / "clicks.csv")], {})

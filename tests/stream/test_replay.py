@@ -74,6 +74,18 @@ def test_every_click_is_sent_once_and_each_users_in_order_of_time(broker: str, l
     assert {event.event_id for _, event in events} == {f"e{number}" for number in range(20)}
 
 
+def test_a_log_is_laid_out_as_the_flags_of_sessions_say(broker: str, tmp_path: Path) -> None:
+    (tmp_path / "clicks.csv").write_text("03.03.2025 00:01;v-1;item-1\n03.03.2025 00:02;v-1;item-2\n")
+    replay = Replay(broker)
+    sent = replay.sent(tmp_path / "clicks.csv", "--header", "when,visitor,sku", "--time-format", "%d.%m.%Y %H:%M")
+    assert (sent["sent"], sent["next"]) == (2, 1_740_960_120_001)
+    assert [decode(value).item_id for _, value, *_ in replay.received()] == ["item-1", "item-2"]
+    (tmp_path / "yoochoose.dat").write_text("7,2014-04-07T10:51:09.277Z,item-3,0\n")
+    command = [sys.executable, "-m", "recsys", "replay", str(tmp_path / "yoochoose.dat"), "--preset", "yoochoose"]
+    address = ("--kafka-bootstrap-servers", broker, "--kafka-topic", replay.topic)
+    assert json.loads(subprocess.run([*command, *address], capture_output=True, check=True).stdout)["sent"] == 1
+
+
 def test_both_doors_put_a_user_on_the_same_partition(broker: str, tmp_path: Path) -> None:
     """The API's producer and replay's are two libraries with two ideas of a partitioner."""
     from aiokafka import AIOKafkaProducer
