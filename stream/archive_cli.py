@@ -15,7 +15,7 @@ from recsys.settings import Settings
 @click.option("--until-now", is_flag=True, help="End where the topic ends now, instead of waiting for more.")
 @with_settings("archive", "kafka", "log")
 def archive(settings: Settings, out: Path, until_now: bool) -> None:
-    """Keep the click topic as Parquet files, a directory a day, until stopped.
+    """Keep the click topic as Parquet files, a directory a day.
 
     \b
     Example:

@@ -13,7 +13,7 @@ from recsys.settings import Settings
 @click.command()
 @with_settings("bundles", "worker", "kafka", "redis", "log")
 def worker(settings: Settings) -> None:
-    """Advance users' states and lists, click by click, until stopped.
+    """Advance users' states and lists, click by click.
 
     \b
     Example:
@@ -41,7 +41,7 @@ def worker(settings: Settings) -> None:
 @click.command()
 @with_settings("kafka")
 def services(settings: Settings) -> None:
-    """Run an embedded broker and store on this machine, for development, until stopped.
+    """Run an embedded broker and store, for development.
 
     \b
     Example:
@@ -91,15 +91,16 @@ def replay(
     speed: float | None,
     seconds: float | None,
 ) -> None:
-    """Send a click log into Kafka, in the order of its times, as if its visitors were here now.
+    """Send a click log into Kafka, as if it came now.
 
     \b
     Example:
       recsys replay clicks.csv.gz --since 2025-03-10 --rate 200
       recsys replay clicks.csv.gz --speed 1 --seconds 60
 
-    Without --rate and --speed, as fast as the broker takes them. Files, columns and times are as for recsys sessions.
-    Prints one JSON object: how many clicks were sent, and the time from which a further replay would go on.
+    Clicks go in the order of their times; without --rate and --speed, as fast as the broker takes them. Files,
+    columns and times are as for recsys sessions. Prints one JSON object: how many clicks were sent, and the time
+    from which a further replay would go on.
     """
     import time
     from dataclasses import asdict

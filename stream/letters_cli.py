@@ -97,16 +97,16 @@ def replay(
     again: bool,
     yes: bool,
 ) -> None:
-    """Put letters back into the click topic, each once, as they were, under the user's key.
+    """Put letters back into the click topic, each once.
 
     \b
     Example:
       recsys dead-letter replay --reason unknown_item          # after a model was published that knows the items
       recsys dead-letter replay --offsets 0:17-17 --again --yes
 
-    A letter of the same reason that stands before a chosen one in its partition, and is not chosen, counts as replayed
-    from then on; --again brings it back. Prints one JSON object: how many letters were replayed, and which were refused
-    because only their beginning is left.
+    They go as they were, under the user's key. A letter of the same reason that stands before a chosen one in its
+    partition, and is not chosen, counts as replayed from then on; --again brings it back. Prints one JSON object:
+    how many letters were replayed, and which were refused because only their beginning is left.
     """
     from contextlib import closing
     from dataclasses import asdict

@@ -41,6 +41,7 @@ def test_help_lists_every_command_without_loading_any_framework() -> None:
     assert printed.endswith("[]\n")
     for command in COMMANDS:
         assert f"\n  {command} " in printed
+    assert "..." not in printed.partition("Commands:")[2]  # each is said whole on 80 columns
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -18,7 +18,7 @@ from recsys.cli.logs import LogFlags, with_log_flags
 @click.option("--directory", type=click.Path(path_type=Path), default=Path("demo-run"), show_default=True)
 @click.option("--keep", is_flag=True, help="Leave the services up until Ctrl-C.")
 def demo(clicks: str | None, log: LogFlags, events: int, directory: Path, keep: bool) -> None:
-    """Run the whole system on this machine: from a click log to live recommendations.
+    """Run the whole system here, from clicks to live lists.
 
     \b
     Example:

@@ -29,9 +29,9 @@ HISTORY, FIGURES, REPORT = "history.json", "evaluation.json", "report.html"
     help="Description of a generated log (written beside it): adds the best possible recommender.",
 )
 def evaluate(model: Path, dataset: Path, out: Path, split: str, process: Path | None) -> None:
-    """Compare MODEL (a model directory or bundle) with the baselines on DATASET.
+    """Compare MODEL with the baselines on DATASET.
 
-    Prints a table and writes OUT/evaluation.json and OUT/report.html.
+    MODEL is a model directory or a bundle. Prints a table and writes OUT/evaluation.json and OUT/report.html.
 
     \b
     recsys evaluate run/model dataset --out report

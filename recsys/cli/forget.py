@@ -38,7 +38,7 @@ def forget(
     as_json: bool,
     yes: bool,
 ) -> None:
-    """Take users out of datasets, archives and the store, for good.
+    """Take users out of datasets, archives and the store.
 
     \b
     Example:

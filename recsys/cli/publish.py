@@ -22,12 +22,14 @@ from recsys.settings import Settings
 )
 @with_settings("bundles")
 def publish(model: Path, evaluation: Path | None, canary: float | None, settings: Settings) -> None:
-    """Publish a trained model: copy it into the directory of bundles, verify it, and make it the current one.
+    """Publish a trained model.
 
     \b
     Example:
       recsys publish run/model --evaluation report/evaluation.json --bundles bundles
       recsys publish run/model --canary 0.05
+
+    It is copied into the directory of bundles, verified, and made the current one.
 
     Workers and API processes that watch the directory take the new version over without a pause. Prints its name.
     A user is on trial or not for as long as the trial lasts; the worker's metrics are by version. End it by
@@ -61,7 +63,7 @@ def promote(settings: Settings) -> None:
 @click.option("--to", "version", help="The version to go to [default: the one that served before the current one].")
 @with_settings("bundles")
 def rollback(version: str | None, settings: Settings) -> None:
-    """End a trial, or make an older published model the current one again.
+    """End a trial, or make an older model the current one.
 
     \b
     Example:

@@ -20,9 +20,10 @@ BATCH = 256
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Items in each answer.")
 @click.option("--exclude-seen", is_flag=True, help="Leave out the items of the session.")
 def recommend(model: Path, sessions: IO[bytes], limit: int, exclude_seen: bool) -> None:
-    """Recommend items after sessions, offline: JSON lines in, JSON lines out.
+    """Recommend items after sessions, offline.
 
     MODEL is a model directory, a bundle, or a directory of bundles. SESSIONS is a file, by default standard input.
+    JSON lines come in, and JSON lines go out.
 
     \b
     Example:

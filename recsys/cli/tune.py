@@ -66,7 +66,7 @@ def tune(
     space_file: Path | None,
     resume: bool,
 ) -> None:
-    """Search for better settings on the validation sessions of a dataset.
+    """Search for better settings on the validation sessions.
 
     The first trial has the settings in force, so that OUT/report.html can say what tuning gains over them. A setting
     given as a flag below is held; the others in the search space vary. The test sessions are not looked at. Writes
