@@ -26,6 +26,9 @@ from recsys.settings import Settings
 BEGUN = "_begun.json"
 HOUR_MS, MINUTE_MS = 3_600_000, 60_000
 FOREVER_MS = 1 << 42  # a tick that comes once
+# Flink else holds back at a checkpoint what was read, and the end of the list of partitions, as a watermark, may
+# overtake it: time would be over, and no session ever closed.
+ENDLESS = ("--streaming", "--finish_bundle_before_checkpointing")
 
 
 @dataclass(frozen=True)
@@ -105,5 +108,5 @@ def _agree(request: StreamRequest, closing: Streaming) -> None:
 def _options(request: StreamRequest) -> PipelineOptions:
     """Beam's options: what ends may run in this process."""
     if names_a_runner(request.beam_flags):
-        return options_of([*([] if request.until_now else ["--streaming"]), *request.beam_flags])
+        return options_of([*(() if request.until_now else ENDLESS), *request.beam_flags])
     return options_of([f"--runner={LOCAL_RUNNER}", *request.beam_flags])

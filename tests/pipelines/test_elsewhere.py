@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import random
 import shutil
+import time
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 
+from pipelines.live.closed_files import read_counts
+from pipelines.live.run import StreamRequest, stream_sessions
 from pipelines.places import Local, Place, Remote, place
 from recsys.errors import InputError
 from tests.servers.beam import Cluster
@@ -20,6 +27,8 @@ from tests.servers.spark import Spark
 
 from .conftest import Outcome, Run
 from .test_sessions_command import random_log, write_csv
+from .test_streaming import random_log as random_clicks
+from .test_topic import produce, settings_of
 
 BUCKET = "clicks"
 # Files on a far filesystem take a while each: few shards, and no pass of the filters.
@@ -88,17 +97,52 @@ def test_a_filesystem_that_cannot_be_used_is_named(run: Run, name: str, words: s
     assert words in outcome.stderr
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("kind", [Flink, Spark])
-def test_a_cluster_gives_the_same_dataset(
-    kind: type[Cluster], run: Run, tmp_path: Path, s3: S3, halves: list[Path], url: str
-) -> None:
+@pytest.fixture(scope="module", params=[Flink, Spark])
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with where_present():
-        made = kind(tmp_path / "cluster")
-    here = run(*halves, *FEW, out=tmp_path / "here")
+        made: Cluster = request.param(tmp_path_factory.mktemp("cluster") / "head")
     with made as cluster:
-        flags = (*cluster.flags, *s3.flags)
-        same(run(url, *FEW, "--work", f"s3://{BUCKET}/work", "--", *flags, out=tmp_path / "there"), here)
+        yield cluster
+
+
+@pytest.mark.timeout(600)
+def test_a_cluster_gives_the_same_dataset(
+    cluster: Cluster, run: Run, tmp_path: Path, s3: S3, halves: list[Path], url: str
+) -> None:
+    here = run(*halves, *FEW, out=tmp_path / "here")
+    flags = (*cluster.flags, *s3.flags)
+    same(run(url, *FEW, "--work", f"s3://{BUCKET}/work", "--", *flags, out=tmp_path / "there"), here)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("cluster", [Flink], indirect=True)
+def test_flink_closes_sessions_while_clicks_come(cluster: Flink, broker: str, run: Run, tmp_path: Path) -> None:
+    log = [json.dumps(value) for value in random_clicks(random.Random(5))]
+    (tmp_path / "log.jsonl").write_text("\n".join(log))
+    topic, closed = f"clicks-{uuid.uuid4().hex}", tmp_path / "closed"
+    produce(broker, topic, [line.encode() for line in log])
+    flags = [*cluster.flags, "--checkpointing_interval=500"]  # often, since time once ended at a checkpoint
+    request = StreamRequest(closed, settings_of(broker, topic, streaming={"shards": 2}), beam_flags=flags)
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(stream_sessions, request)
+        deadline = time.monotonic() + 120
+        try:
+            while not closed.is_dir() or not ended(read_counts(closed), len(log)):
+                assert not job.done(), job.result()
+                assert time.monotonic() < deadline, "sessions stay open"
+                time.sleep(0.1)
+        finally:
+            cluster.cancel_jobs()
+        with pytest.raises(RuntimeError, match="cancelled"):
+            job.result(60)
+    batch = run(tmp_path / "log.jsonl", out=tmp_path / "batch").dataset.manifest
+    stream = run(closed, "--column", "session=session_id", out=tmp_path / "stream").dataset.manifest
+    assert stream.content_hash == batch.content_hash
+
+
+def ended(counts: dict[str, int], records: int) -> bool:
+    """Whether all records are read, and no session is open."""
+    return counts.get("records") == records and counts["open"] == 0
 
 
 @pytest.mark.skipif(

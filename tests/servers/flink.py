@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from urllib.request import urlopen
+from typing import Any
+from urllib.request import Request, urlopen
 
 from stream.embedded import free_port
 from tests.servers.beam import BEAM, WORKERS, Cluster, Part
@@ -53,17 +54,26 @@ class Flink(Cluster):
         """Whether the job manager answers."""
         return self._task_managers() is not None
 
+    def cancel_jobs(self) -> None:
+        """Cancel all jobs that run."""
+        for job in self._ask("jobs")["jobs"]:
+            if job["status"] == "RUNNING":
+                self._ask(f"jobs/{job['id']}?mode=cancel", "PATCH")
+
     def _is_whole(self) -> bool:
         return self._task_managers() == WORKERS
 
     def _task_managers(self) -> int | None:
         """How many have come to the job manager; None while that is not there."""
         try:
-            with urlopen(f"http://127.0.0.1:{self.port}/overview", timeout=5) as answer:
-                count: int = json.load(answer)["taskmanagers"]
-                return count
+            count: int = self._ask("overview")["taskmanagers"]
         except OSError:
             return None
+        return count
+
+    def _ask(self, path: str, method: str = "GET") -> Any:
+        with urlopen(Request(f"http://127.0.0.1:{self.port}/{path}", method=method), timeout=5) as answer:
+            return json.load(answer)
 
 
 def _configuration(port: int, scratch: Path) -> str:
