@@ -184,7 +184,7 @@ def _build(
     if request.earlier:
         tally.counts["forgotten"] = request.earlier.forgotten(read)
     if tally.counts["events/train"] == 0:
-        raise InputError("no sessions are left to train on: the filters and the split took all of them")
+        raise InputError(f"no sessions are left to train on: {tally.fates()}")
     _fetch(job.sessions, tally.files, directory)
     job.work.delete()
     return finish(

@@ -51,6 +51,10 @@ class Counts(_Model):
             found |= {f"{heading}{in_words(reason)}": n for reason, n in part.items()}
         return found | ({"forgotten": self.forgotten} if self.forgotten else {})
 
+    def __str__(self) -> str:
+        """In one line, without what did not happen."""
+        return ", ".join(f"{n:,} {name}" for name, n in self.fates().items() if n or name == "kept")
+
     def check(self) -> None:
         """Refuse counts that do not add up.
 
