@@ -67,7 +67,7 @@ def _batch_table(directory: Path) -> Table:
 def _live_table(live: list[Live]) -> Table:
     """Clicks per second and freshness of each replay."""
     table = Table(title="held-out clicks; fresh: from the click to the visitor's new list")
-    table.caption = "skipped: repeats and duplicates; dead: not usable, such as of items too rare to be learnt"
+    table.caption = "skipped: repeats and duplicates; dead: such as of items too rare to be learnt"
     table.add_column("replay", no_wrap=True)
     for column in ("clicks", "clicks/s", "applied", "skipped", "dead", "fresh p50", "p99"):
         table.add_column(column, justify="right")
