@@ -121,7 +121,7 @@ def test_flink_closes_sessions_while_clicks_come(cluster: Flink, broker: str, ru
     (tmp_path / "log.jsonl").write_text("\n".join(log))
     topic, closed = f"clicks-{uuid.uuid4().hex}", tmp_path / "closed"
     produce(broker, topic, [line.encode() for line in log])
-    flags = [*cluster.flags, "--checkpointing_interval=500"]  # often, since time once ended at a checkpoint
+    flags = [*cluster.flags, "--checkpointing_interval=2000"]  # at every second one time once ended
     request = StreamRequest(closed, settings_of(broker, topic, streaming={"shards": 2}), beam_flags=flags)
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(stream_sessions, request)
