@@ -3,42 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from recsys.demo.figures import Reading
-
-DEMO = [sys.executable, "-m", "recsys", "demo"]
-
-
-def processes_of(directory: Path) -> list[str]:
-    """Command lines of running processes that name the directory."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if str(directory) in command and str(os.getpid()) != path.parent.name:
-            found.append(command)
-    return found
-
-
-def assert_refused(directory: Path) -> None:
-    """Broker and store no longer answer."""
-    ports = re.findall(r"127\.0\.0\.1:(\d+)", (directory / "services.log").read_text())
-    assert len(ports) == 2
-    for port in ports:
-        with pytest.raises(OSError, match="refused"):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=2)
+from tests.running_demo import DEMO, assert_refused, processes_of
 
 
 @pytest.mark.timeout(280)
@@ -58,41 +30,6 @@ def test_the_demo_runs_from_clicks_to_live_recommendations_and_stops_all_it_star
     assert recall["popularity"] < recall["GRU"] < recall["best possible"]
     assert not processes_of(directory)
     assert_refused(directory)
-
-
-@pytest.mark.parametrize(
-    ("moment", "number", "code"),
-    [
-        ("training", signal.SIGINT, 130),
-        ("services up", signal.SIGINT, 130),
-        ("services up", signal.SIGTERM, 143),
-    ],
-)
-@pytest.mark.timeout(280)
-def test_ctrl_c_and_sigterm_stop_everything(tmp_path: Path, moment: str, number: signal.Signals, code: int) -> None:
-    directory = tmp_path / "demo"
-    log = tmp_path / "output"
-    with log.open("wb") as output:
-        demo = subprocess.Popen(
-            [*DEMO, "--events", "8000", "--keep", "--directory", str(directory)],
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    awaited = "recsys train" if moment == "training" else "recsys replay"
-    while awaited not in log.read_text():
-        assert demo.poll() is None, log.read_text()[-2000:]
-        time.sleep(0.1)
-    time.sleep(1)
-    if number == signal.SIGINT:
-        os.killpg(demo.pid, number)  # as a terminal does: to the whole foreground group
-    else:
-        demo.send_signal(number)
-    assert demo.wait(60) == code
-    assert not processes_of(directory)
-    assert "Traceback" not in log.read_text()
-    if moment == "services up":
-        assert_refused(directory)
 
 
 def test_a_directory_of_other_things_is_left_alone(tmp_path: Path) -> None:

@@ -321,7 +321,7 @@ def test_nothing_happens_without_a_yes_or_a_place(tmp_path: Path) -> None:
     make_archive(tmp_path / "archive", "")
     asked = CliRunner().invoke(forget, [USER, "--archive", str(tmp_path / "archive")], input="n\n")
     assert asked.exit_code == 1
-    assert "Take 1 users out of" in asked.stderr
+    assert "Take 1 user out of" in asked.stderr
     assert USER in everything(tmp_path / "archive")
     assert CliRunner().invoke(forget, [USER]).exit_code == 2
     assert CliRunner().invoke(forget, ["--store"]).exit_code == 2

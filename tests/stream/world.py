@@ -78,7 +78,7 @@ class World:
             producer.produce(self.topic, key=key, value=value)
             producer.poll(0)
             time.sleep(pause)
-        assert producer.flush(60) == 0
+        assert producer.flush(150) == 0
 
     @contextmanager
     def producing(self, made: Sequence[tuple[str, bytes]], pause: float) -> Iterator[threading.Thread]:
