@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -17,7 +18,11 @@ from tests.running_demo import DEMO, assert_refused, processes_of
 def test_the_demo_runs_from_clicks_to_live_recommendations_and_stops_all_it_started(tmp_path: Path) -> None:
     directory = tmp_path / "demo"
     done = subprocess.run(
-        [*DEMO, "--events", "30000", "--directory", str(directory)], capture_output=True, text=True, check=False
+        [*DEMO, "--events", "30000", "--directory", str(directory)],
+        env=os.environ | {"RECSYS_TRAINING__EPOCHS": "4"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     for words in ("Sessions built:", "Epochs:", "popularity", "item-kNN", "VMIS-kNN", "best possible", "real pace"):
