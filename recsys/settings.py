@@ -9,22 +9,17 @@ already use, ``KAFKA_BOOTSTRAP_SERVERS`` and ``REDIS_URL``.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
-from tomllib import TOMLDecodeError
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
-from pydantic_settings.exceptions import SettingsError as SettingsSourceError
 
-from recsys.errors import SettingsError
 from recsys.sessions import SessionRule
 from recsys.well_known import WellKnownNames
 
@@ -36,7 +31,7 @@ MIN_SECRET = 16
 _ADDRESSES = r"^([^\s,:\[\]]+|\[[0-9a-fA-F:]+\]):\d{1,5}(,\s*([^\s,:\[\]]+|\[[0-9a-fA-F:]+\]):\d{1,5})*$"
 _STORE = r"^(rediss?|unix)://"
 _PREFIX = r"^[\w.:-]{1,64}$"
-_IN_WORDS = {
+IN_WORDS = {  # what a text must be that has to match
     _ADDRESSES: "HOST:PORT, or several of them with commas between",
     _STORE: "redis://, rediss:// or unix:// and an address",
     _PREFIX: "1 to 64 letters, digits, or any of . : _ -",
@@ -356,52 +351,10 @@ class Settings(BaseSettings):
             init_settings,
             env_settings,
             WellKnownNames(settings_cls),
-            TomlConfigSettingsSource(settings_cls, _file()),
+            TomlConfigSettingsSource(settings_cls, settings_file()),
         )
 
 
-def load_settings(overrides: Mapping[str, Any] | None = None) -> Settings:
-    """The settings of this process; ``overrides`` are what flags gave.
-
-    Raises:
-        SettingsError: names the setting and what is wrong with its value.
-    """
-    _refuse_strangers()
-    try:
-        return Settings(**(overrides or {}))
-    except ValidationError as error:
-        raise SettingsError(f"settings: {'; '.join(_problem(item) for item in error.errors())}") from None
-    except (SettingsSourceError, TOMLDecodeError, OSError) as error:
-        raise SettingsError(f"settings: {_file()}: {error}") from None
-
-
-def _problem(item: Any) -> str:
-    name, words = ".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")
-    if item["type"] == "extra_forbidden":
-        words = "no such setting" + _nearest(item["loc"])
-    elif item["type"] == "string_pattern_mismatch":
-        words = f"must be {_IN_WORDS[item['ctx']['pattern']]}, is {item['input']!r}"
-    return f"{name}: {words}"
-
-
-def _nearest(place: tuple[str, ...]) -> str:
-    """The name that may have been meant."""
-    section: Any = Settings
-    for name in place[:-1]:
-        section = section.model_fields[name].annotation
-    near = get_close_matches(place[-1], section.model_fields, 1)
-    return f"; is it {'.'.join([*place[:-1], *near])}?" if near else ""
-
-
-def _refuse_strangers() -> None:
-    """A variable or a file that is misspelt would otherwise do nothing, in silence."""
-    for variable in os.environ:
-        section = variable.removeprefix("RECSYS_").partition("__")[0].lower()
-        if variable.startswith("RECSYS_") and section not in {*Settings.model_fields, "settings"}:
-            raise SettingsError(f"settings: {variable}: there is no section or setting '{section}'")
-    if "RECSYS_SETTINGS" in os.environ and not _file().is_file():
-        raise SettingsError(f"settings: RECSYS_SETTINGS: {_file()}: no such file")
-
-
-def _file() -> Path:
+def settings_file() -> Path:
+    """The file that settings are read from, if it is there."""
     return Path(os.environ.get("RECSYS_SETTINGS", "recsys.toml"))

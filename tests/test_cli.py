@@ -104,7 +104,7 @@ def test_flags_go_before_environment_before_file_before_defaults(tmp_path: Path)
     file = tmp_path / "recsys.toml"
     file.write_text('bundles = "from-file"\n[training]\nepochs = 3\nsamples = 4\n[redis]\nurl = "redis://file:1"\n')
     script = (
-        "from recsys.settings import load_settings as load\n"
+        "from recsys.settings_in_force import load_settings as load\n"
         "s = load({'training': {'samples': 6}})\n"
         "print(s.training.samples, s.training.epochs, s.bundles, s.redis.url, s.redis.prefix)\n"
     )

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from recsys.cli import cli
-from recsys.settings import Settings, load_settings
+from recsys.settings import Settings
+from recsys.settings_in_force import load_settings
 from tests.servers.kafka import KAFKA
 
 ROOT = Path(__file__).parents[1]

@@ -14,7 +14,8 @@ from pydantic.fields import FieldInfo
 
 from recsys.errors import EventError
 from recsys.events import parse_timestamp
-from recsys.settings import Settings, load_settings
+from recsys.settings import Settings
+from recsys.settings_in_force import load_settings
 
 # Sections whose field names mean nothing alone: --kafka-topic, --redis-url.
 PREFIXED = frozenset({"kafka", "redis", "log"})

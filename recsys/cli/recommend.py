@@ -39,7 +39,7 @@ def recommend(model: Path, sessions: IO[bytes], limit: int, exclude_seen: bool) 
     from threadpoolctl import threadpool_limits
 
     from recsys.published import load_model
-    from recsys.settings import load_settings
+    from recsys.settings_in_force import load_settings
 
     threadpool_limits(1)
     most = load_settings().api.max_session_items

@@ -29,7 +29,8 @@ def show_settings(markdown: bool) -> None:
     from rich.text import Text
 
     from recsys.console import output
-    from recsys.settings import Settings, load_settings
+    from recsys.settings import Settings
+    from recsys.settings_in_force import load_settings
 
     if markdown:
         click.echo(table_of_defaults())

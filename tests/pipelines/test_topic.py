@@ -25,7 +25,8 @@ from pipelines.live.arrivals import Intake
 from pipelines.live.run import StreamRequest, stream_sessions
 from pipelines.live.topic import NEVER, Offsets, ReadClicks
 from recsys.errors import RecsysError, SettingsError
-from recsys.settings import KafkaSettings, load_settings
+from recsys.settings import KafkaSettings
+from recsys.settings_in_force import load_settings
 from tests.pipelines.conftest import Run
 from tests.pipelines.test_streaming import START, click, random_log
 

@@ -22,7 +22,8 @@ from recsys.dataset import Dataset
 from recsys.errors import EventError, RecsysError, SettingsError, UnavailableError
 from recsys.events import ClickEvent, decode, encode
 from recsys.reading import read_ends
-from recsys.settings import Settings, load_settings
+from recsys.settings import Settings
+from recsys.settings_in_force import load_settings
 from stream.archiver import Archiver
 from stream.dead_letter import Record
 from stream.embedded import embedded_broker

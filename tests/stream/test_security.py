@@ -21,7 +21,8 @@ from recsys.cli.settings import show_settings
 from recsys.demo.commands import Commands, get_json
 from recsys.errors import RecsysError, SettingsError, UnavailableError
 from recsys.kafka import aiokafka_options, librdkafka_options
-from recsys.settings import KafkaSettings, RedisSettings, load_settings
+from recsys.settings import KafkaSettings, RedisSettings
+from recsys.settings_in_force import load_settings
 from recsys.store import Store, Write
 from tests.servers.kafka import Kafka, Login
 from tests.servers.presence import where_present
