@@ -61,7 +61,7 @@ def recorded(dataset: Path) -> tuple[list[str], Preset]:
     """The files that a dataset was built from, and how they were read.
 
     Raises:
-        DatasetError: there is no dataset.
+        MissingInputError: there is no dataset.
         InputError: it does not say so, was itself built with dead letters, or from logs that were read in several ways.
     """
     manifest = Manifest.load(dataset / "manifest.json")

@@ -33,7 +33,8 @@ class Earlier:
         """The dataset at ``path``, with the clicks that it keeps.
 
         Raises:
-            DatasetError: there is none, or a file is missing or altered.
+            MissingInputError: there is none.
+            DatasetError: a file is missing or altered.
             InputError: it keeps no clicks.
         """
         put_back(path)

@@ -69,12 +69,11 @@ class Dataset:
         Where a process was killed while it replaced the dataset, the old one is put back.
 
         Raises:
+            MissingInputError: there is none.
             DatasetError: names the file that is missing, unreadable or altered.
         """
         path = Path(path)
         put_back(path)
-        if not path.is_dir():
-            raise DatasetError(f"{path}: no such dataset directory")
         manifest = Manifest.load(path / "manifest.json")
         if verify:
             for entry in manifest.files:

@@ -5,8 +5,8 @@
     RecsysError                 1   anything the program refuses to do
     ├── InputError             65   the data is unusable
     │   ├── EventError              one click: names the field and the reason
-    │   ├── DatasetError            a session dataset: missing, incomplete or altered
-    │   └── BundleError             a model bundle: missing, incomplete or altered
+    │   ├── DatasetError            a session dataset: incomplete or altered
+    │   └── BundleError             a model bundle: incomplete or altered
     ├── MissingInputError      66   a file or directory that is not there, or has nothing in it
     ├── UnavailableError       69   the broker or the store cannot be reached
     └── SettingsError          78   a setting has a value that cannot work
@@ -52,11 +52,11 @@ class EventError(InputError):
 
 
 class DatasetError(InputError):
-    """A session dataset that is missing, incomplete or altered."""
+    """A session dataset that is incomplete or altered."""
 
 
 class BundleError(InputError):
-    """A model bundle that is missing, incomplete or altered."""
+    """A model bundle that is incomplete or altered."""
 
 
 class MissingInputError(RecsysError):

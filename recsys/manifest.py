@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
-from recsys.errors import DatasetError
+from recsys.errors import DatasetError, MissingInputError
 from recsys.files import sha256
 from recsys.reasons import in_words
 from recsys.settings import SessionSettings
@@ -131,12 +131,17 @@ class Manifest(_Model):
         """Read a manifest.
 
         Raises:
-            DatasetError: there is none at ``path``, or it is not one.
+            MissingInputError: there is none at ``path``.
+            DatasetError: it is not one, or cannot be read.
         """
         try:
             return cls.model_validate_json(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            there = path.parent.exists()
+            words = f"not a session dataset: it has no {path.name}" if there else "no such dataset directory"
+            raise MissingInputError(f"{path.parent}: {words}") from None
         except OSError as error:
-            raise DatasetError(f"{path}: {error.strerror}: not a session dataset, or an incomplete one") from None
+            raise DatasetError(f"{path}: {error.strerror}") from None
         except ValidationError as error:
             first = error.errors()[0]
             raise DatasetError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from recsys.cli import main
 from recsys.cli.settings import table_of_defaults
 from tests.conftest import publish, random_model
 
@@ -239,6 +240,42 @@ def test_a_place_that_cannot_be_written_is_named(command: list[str], tmp_path: P
     )
     assert (done.returncode, "Traceback" in done.stderr) == (74, False)
     assert "cannot read or write: File exists: file" in done.stderr
+
+
+MISSING = [
+    ("train", "none", "--out", "run"),
+    ("train", ".", "--out", "run"),
+    ("tune", "none", "--out", "tuned"),
+    ("profile", "none", "--out", "profile.html"),
+    ("evaluate", "none", "none", "--out", "report"),
+    ("recommend", "none"),
+    ("recommend", "bundles", "none"),
+    ("publish", "none"),
+    ("publish", "bundles-model", "--evaluation", "none"),
+    ("sessions", "none", "--out", "dataset"),
+    ("sessions", "--from-dead-letter", "none", "--out", "dataset"),
+    ("sessions", "clicks.csv", "--out", "none", "--append"),
+    ("replay", "none"),
+    ("demo", "--clicks", "none"),
+    ("forget", "u", "--yes", "--dataset", "none"),
+    ("forget", "u", "--yes", "--archive", "none"),
+    ("forget", "--users-from", "none", "--yes", "--archive", "."),
+]
+
+
+def test_input_that_is_missing_ends_every_command_with_the_same_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    publish(Path("bundles"), random_model())
+    Path("clicks.csv").write_text("user_id,item_id,timestamp\nu,i,5\n")
+    for command in MISSING:
+        monkeypatch.setattr(sys, "argv", ["recsys", *command])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr().err
+        assert (command, ended.value.code) == (command, 66), said
+        assert said.startswith(("error: none", "error: .: "))
 
 
 def test_publish_and_rollback_print_the_version_that_serves(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from recsys.dataset import Dataset, write_dataset
-from recsys.errors import DatasetError, RecsysError
+from recsys.errors import DatasetError, MissingInputError, RecsysError
 from recsys.files import staged_directory
 from recsys.fingerprint import add_fingerprints, fingerprint
 from recsys.manifest import Counts, Split
@@ -104,8 +104,10 @@ def test_a_manifest_that_is_none_is_refused(dataset: Dataset, text: str) -> None
 
 
 def test_a_directory_without_a_manifest_is_no_dataset(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="not a session dataset"):
+    with pytest.raises(MissingInputError, match="not a session dataset"):
         Dataset.open(tmp_path)
+    with pytest.raises(MissingInputError, match="none: no such dataset directory"):
+        Dataset.open(tmp_path / "none")
 
 
 def test_the_manifest_holds_every_field_as_plain_json(dataset: Dataset) -> None:

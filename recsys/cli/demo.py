@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from recsys.cli.logs import LogFlags, with_log_flags
+from recsys.cli.options import InputPath
 
 
 @click.command()
-@click.option("--clicks", type=click.Path(exists=True), help="Your own click log [default: generate a day of clicks].")
+@click.option("--clicks", type=InputPath(), help="Your own click log [default: generate a day of clicks].")
 @with_log_flags
 @click.option(
     "--events", type=click.IntRange(min=5_000), default=200_000, show_default=True, help="Clicks to generate."

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from recsys.cli.options import with_settings
+from recsys.cli.options import InputFile, InputPath, with_settings
 from recsys.settings import Settings
 
 if TYPE_CHECKING:
     from recsys.forgetting.users import Removed
 
-_DIRECTORY = click.Path(path_type=Path, exists=True, file_okay=False)
+_DIRECTORY = InputPath(path_type=Path, exists=True, file_okay=False)
 _DATASET = click.Path(path_type=Path)  # it may have to be put back first
 
 
 @click.command()
 @click.argument("users", nargs=-1, metavar="USER...")
-@click.option("--users-from", type=click.File(encoding="utf-8"), help="File with a user id a line; - for stdin.")
+@click.option("--users-from", type=InputFile(encoding="utf-8"), help="File with a user id a line; - for stdin.")
 @click.option("--dataset", "datasets", multiple=True, type=_DATASET, help="Session dataset (more than one: each).")
 @click.option("--archive", "archives", multiple=True, type=_DIRECTORY, help="Archive (more than one: each).")
 @click.option("--closed", multiple=True, type=_DIRECTORY, help="Closed sessions of recsys stream-sessions (each).")

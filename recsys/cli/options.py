@@ -12,7 +12,7 @@ import click
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from recsys.errors import EventError
+from recsys.errors import EventError, MissingInputError
 from recsys.events import parse_timestamp
 from recsys.settings import Settings
 from recsys.settings_in_force import load_settings
@@ -47,6 +47,23 @@ def with_settings(*sections: str) -> Callable[[Callable[..., Any]], Callable[...
         return wrapped
 
     return decorate
+
+
+class _Present(click.ParamType):
+    """Something that must be there; click itself would call it a wrong command line."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value != "-" and not Path(value).exists():
+            raise MissingInputError(f"{value}: no such file or directory")
+        return super().convert(value, param, ctx)
+
+
+class InputPath(_Present, click.Path):
+    """The path of something that is there."""
+
+
+class InputFile(_Present, click.File):
+    """A file that is there, opened; - is standard input."""
 
 
 class _Moment(click.ParamType):

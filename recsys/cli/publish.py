@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from recsys.cli.options import with_settings
+from recsys.cli.options import InputPath, with_settings
 from recsys.console import console, output
 from recsys.settings import Settings
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--evaluation", type=click.Path(path_type=Path, exists=True), help="evaluation.json to publish with it.")
+@click.option("--evaluation", type=InputPath(path_type=Path), help="evaluation.json to publish with it.")
 @click.option(
     "--canary",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),

@@ -8,6 +8,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from recsys.cli.options import InputFile
+
 if TYPE_CHECKING:
     from recsys.bundle import Model
 
@@ -16,7 +18,7 @@ BATCH = 256
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.argument("sessions", type=click.File("rb"), default="-")
+@click.argument("sessions", type=InputFile("rb"), default="-")
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Items in each answer.")
 @click.option("--exclude-seen", is_flag=True, help="Leave out the items of the session.")
 def recommend(model: Path, sessions: IO[bytes], limit: int, exclude_seen: bool) -> None:

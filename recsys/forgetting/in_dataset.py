@@ -33,7 +33,8 @@ def forget_in_dataset(path: Path, users: Users) -> Removed:
     The dead letters that stand beside it, of a build that was refused, are searched too.
 
     Raises:
-        DatasetError: it is missing or altered, has files that are not its own, or was changed meanwhile.
+        MissingInputError: there is none.
+        DatasetError: it is altered, has files that are not its own, or was changed meanwhile.
         SettingsError: its user ids are hashed by another key than the one that is set.
     """
     removed = _Work(Dataset.open(path), users).run()

@@ -278,7 +278,7 @@ def test_what_is_missing_is_named(folder: Path, tmp_path: Path) -> None:
     assert isinstance(missing_model.exception, BundleError | MissingInputError)
     assert "no-model" in str(missing_model.exception)
     missing_data = run(folder / "run/model", tmp_path / "no-data", "--out", tmp_path / "report")
-    assert isinstance(missing_data.exception, DatasetError)
+    assert isinstance(missing_data.exception, MissingInputError)
     process = tmp_path / "no-process.json"
     arguments = (folder / "run/model", folder / "dataset", "--process", process, "--out", tmp_path / "report")
     assert isinstance(run(*arguments).exception, MissingInputError)
