@@ -191,7 +191,10 @@ class Bundles:
             version = before[0]
         self.open(version)
         line = [current, *before]
-        rest = line[line.index(version) + 1 :] if version in line else [name for name in before if name < version]
+        if version in line:
+            rest = line[line.index(version) + 1 :]
+        else:  # the current one is left for this one, but better than nothing
+            rest = [name for name in before if name < version] or [name for name in line if name < version]
         self._write([version, *rest])
         self.end_trial()
         return version

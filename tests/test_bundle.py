@@ -92,6 +92,15 @@ def test_rollback_never_goes_to_what_was_rolled_back_or_on_trial_alone(tmp_path:
     assert bundles.rollback() == good
 
 
+def test_rollback_from_what_was_taken_back_up_goes_to_what_served_until_then(tmp_path: Path) -> None:
+    bundles = Bundles(tmp_path / "bundles")
+    good = publish(bundles.directory, random_model())
+    bundles.publish(tmp_path / "bundles-model", share=0.5)
+    bundles.rollback()
+    third = publish(bundles.directory, random_model(seed=1))
+    assert [bundles.rollback(), bundles.rollback(third), bundles.rollback()] == [good, third, good]
+
+
 def test_rollback_passes_over_deleted_bundles_and_reads_a_pointer_of_one_line(tmp_path: Path) -> None:
     bundles = Bundles(tmp_path / "bundles")
     versions = [publish(bundles.directory, random_model(seed=seed)) for seed in range(4)]
