@@ -1,4 +1,4 @@
-"""Routes for those who run the API: health and metrics."""
+"""Routes for those who come to look: what this is, health and metrics."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from recsys.api.errors import json_response
-from recsys.api.schemas import Health
+from recsys.api.schemas import About, Health
 from recsys.api.services import services_of
 from recsys.errors import UnavailableError
 
 router = APIRouter()
+
+
+@router.get("/", response_model=About, summary="What this is")
+async def root(request: Request) -> Response:
+    """The name and version of the API, and where to read on."""
+    app = request.app
+    return json_response({"name": app.title, "version": app.version, "docs": app.docs_url, "openapi": app.openapi_url})
 
 
 @router.get("/health/live", summary="Whether the process answers")

@@ -30,6 +30,18 @@ class SessionClick(NamedTuple):
     timestamp: int | None
 
 
+def check_query(request: Request, *known: str) -> None:
+    """Refuse a query that holds anything else: who misspells a parameter would get another answer than he asked for.
+
+    Raises:
+        RefusedError: 422, names the parameter.
+    """
+    for name in request.query_params:
+        if name not in known:
+            there = ", ".join(known) or "none"
+            raise RefusedError(422, "unknown_parameter", f"{name}: no such parameter; there are: {there}", field=name)
+
+
 def query_id(request: Request, name: str) -> str | None:
     """The id that the query gives under ``name``, None where it gives none.
 

@@ -10,7 +10,15 @@ from starlette.responses import Response
 
 from recsys.api.answers import Answer
 from recsys.api.errors import RefusedError, json_response, unavailable
-from recsys.api.requests import checked_limit, json_body, query_id, query_limit, read_events, read_session
+from recsys.api.requests import (
+    check_query,
+    checked_limit,
+    json_body,
+    query_id,
+    query_limit,
+    read_events,
+    read_session,
+)
 from recsys.api.schemas import (
     EVENTS_BODY,
     ITEM_ID,
@@ -40,6 +48,7 @@ router = APIRouter()
 async def recommendations(request: Request) -> Response:
     """The user's list if there is one (`user`); else what follows a click on the item (`item`); else popular items
     (`popular`). The item of the page is never in the answer, and short lists are filled up with popular items."""
+    check_query(request, "user_id", "item_id", "limit")
     services = services_of(request)
     user_id, item_id = query_id(request, "user_id"), query_id(request, "item_id")
     limit = query_limit(request, services.settings.api.max_limit)
@@ -56,6 +65,7 @@ async def recommendations(request: Request) -> Response:
 async def session_recommendations(request: Request) -> Response:
     """What follows the clicks in the request (`session`), cut into sessions as the stream cuts them. Items that the
     model does not know are skipped and counted; if it knows none, popular items (`popular`)."""
+    check_query(request)
     services = services_of(request)
     body = await json_body(request)
     clicks = read_session(body, services.settings.api.max_session_items)
@@ -72,6 +82,7 @@ async def session_recommendations(request: Request) -> Response:
 )
 async def popular(request: Request) -> Response:
     """The most clicked items of the training log."""
+    check_query(request, "limit")
     services = services_of(request)
     return _written(services.recommender.popular(query_limit(request, services.settings.api.max_limit)))
 

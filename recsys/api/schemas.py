@@ -81,6 +81,15 @@ class ErrorAnswer(BaseModel):
     error: ErrorDetails
 
 
+class About(BaseModel):
+    """What the API is."""
+
+    name: str
+    version: str
+    docs: str = Field(description="Path of the description, to read.")
+    openapi: str = Field(description="Path of the description, for programs.")
+
+
 class Health(BaseModel):
     """Whether the API can do its work."""
 

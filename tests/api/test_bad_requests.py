@@ -47,6 +47,21 @@ def test_a_limit_out_of_range_is_refused(api: Api, path: str, limit: int) -> Non
     assert "1 to 100" in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "known"),
+    [
+        ("GET", "/v1/recommendations", "user_id, item_id, limit"),
+        ("GET", "/v1/popular", "limit"),
+        ("POST", "/v1/recommendations", "none"),
+    ],
+)
+def test_a_parameter_that_is_none_is_named(api: Api, method: str, path: str, known: str) -> None:
+    body = None if method == "GET" else {"session": []}
+    answer = api.client.request(method, path, params={"user": "ada"}, json=body)
+    error = refused(answer, 422, "unknown_parameter", "user")
+    assert error["message"] == f"user: no such parameter; there are: {known}"
+
+
 @pytest.mark.parametrize("limit", ["", "ten", "1.5", "NaN"])
 def test_a_limit_that_is_no_number_is_refused(api: Api, limit: str) -> None:
     refused(api.client.get("/v1/popular", params={"limit": limit}), 422, "invalid_parameter", "limit")
@@ -202,3 +217,4 @@ def test_no_query_is_an_error_on_our_side(api: Api, query: dict[str, str]) -> No
     answer = api.client.get("/v1/recommendations", params=query)
     assert answer.status_code in {200, 422}, answer.text
     assert answer.status_code == 422 or answer.json()["items"]
+    assert answer.status_code == 422 or "x" not in query

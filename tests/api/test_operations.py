@@ -39,6 +39,14 @@ def test_health(api: Api) -> None:
     assert api.get("/health/ready") == api.get("/health") == ready
 
 
+def test_the_root_says_what_it_is_and_where_to_read_on(api: Api) -> None:
+    root = api.get("/")
+    assert root["name"] == "recsys lookup API"
+    document = api.get(root["openapi"])
+    assert (document["info"]["title"], document["info"]["version"]) == (root["name"], root["version"])
+    assert "text/html" in api.client.get(root["docs"]).headers["content-type"]
+
+
 def test_lookups_survive_a_store_that_starts_late_goes_and_comes_back(bundles: Path) -> None:
     port = free_port()
 
@@ -142,7 +150,7 @@ def test_the_openapi_document_is_valid_and_its_examples_work(api: Api) -> None:
     OpenAPI.model_validate(document)
     assert all(resolve(document, reference) for reference in references(document))
     assert set(document["paths"]) == {
-        "/v1/recommendations", "/v1/popular", "/v1/events", "/health", "/health/live", "/health/ready", "/metrics",
+        "/", "/v1/recommendations", "/v1/popular", "/v1/events", "/health", "/health/live", "/health/ready", "/metrics",
     }  # fmt: skip
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
