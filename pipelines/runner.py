@@ -1,14 +1,18 @@
-"""Which of Beam's runners does the work."""
+"""Which of Beam's runners does the work, and what it says when it does not."""
+
+# mypy: disable-error-code="no-untyped-call"
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import apache_beam as beam
+import grpc
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.runners.runner import create_runner
 
-from recsys.errors import SettingsError
+from recsys.errors import RecsysError, SettingsError, UnavailableError
 
 # Beam's own in-memory runner by its full name: "DirectRunner" may look for another one and download it.
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner.FnApiRunner"
@@ -51,3 +55,32 @@ def options_of(flags: Sequence[str]) -> PipelineOptions:
         for name in sorted(options.get_all_options(retain_unknown_options=True).keys() - known.keys()):
             raise SettingsError(f"--{name}: Beam has no such flag on this machine; another --runner may have")
     return options
+
+
+def run_pipeline(options: PipelineOptions, build: Callable[[beam.Pipeline], object]) -> None:
+    """Build a pipeline and run it to its end.
+
+    Raises:
+        UnavailableError: the runner that the options name cannot be had, or its workers failed.
+        RecsysError: a step failed on this machine.
+    """
+    try:
+        with beam.Pipeline(options=options) as pipeline:
+            build(pipeline)
+    except RecsysError:
+        raise
+    except Exception as error:
+        words, runner = f"the work was not done: {_cause(error)}", options.view_as(StandardOptions).runner
+        if runner == LOCAL_RUNNER:
+            raise RecsysError(words) from error
+        raise UnavailableError(f"--runner={runner}: {words}") from error
+
+
+def _cause(error: Exception) -> str:
+    """What went wrong, in a line: of a stack trace, which has lines that are indented, the last one that is not."""
+    if isinstance(error, grpc.FutureTimeoutError):
+        return "its job server does not answer"
+    text = error.details() if isinstance(error, grpc.Call) else str(error)
+    lines = [line for line in (text or type(error).__name__).splitlines() if line.strip()]
+    plain = [line for line in lines if not line[0].isspace()]
+    return "; ".join(lines) if len(plain) == len(lines) else plain[-1]

@@ -27,6 +27,7 @@ from pipelines.counts import write_counts
 from pipelines.kept import Keeping
 from pipelines.pieces import NO_PIECE, Piece, from_bytes, read_pieces, to_bytes
 from pipelines.places import Place
+from pipelines.runner import run_pipeline
 from pipelines.tally import Tally, read_reports, report, total
 from recsys.columns import Clock
 from recsys.logs.letters import Letters
@@ -58,8 +59,7 @@ class Job:
 
     def run(self, step: str, build: Callable[[beam.Pipeline], object]) -> Tally:
         """Run one pipeline; the total of what its elements report comes back."""
-        with beam.Pipeline(options=self.options) as pipeline:
-            build(pipeline)
+        run_pipeline(self.options, build)
         return read_reports(self.work, step)
 
 

@@ -8,7 +8,7 @@
     │   ├── DatasetError            a session dataset: incomplete or altered
     │   └── BundleError             a model bundle: incomplete or altered
     ├── MissingInputError      66   a file or directory that is not there, or has nothing in it
-    ├── UnavailableError       69   the broker or the store cannot be reached
+    ├── UnavailableError       69   the broker, the store or a cluster cannot be reached, or fails
     └── SettingsError          78   a setting has a value that cannot work
     OSError                    74   the system cannot read or write a file
 
@@ -66,7 +66,7 @@ class MissingInputError(RecsysError):
 
 
 class UnavailableError(RecsysError):
-    """The broker or the store cannot be reached."""
+    """The broker, the store or a cluster cannot be reached, or does not do its work."""
 
     exit_code = 69
 

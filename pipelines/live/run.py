@@ -16,7 +16,7 @@ from pipelines.live.arrivals import Intake
 from pipelines.live.closed_files import read_counts
 from pipelines.live.pipeline import Streaming, close_sessions
 from pipelines.live.topic import ReadClicks, read_until_now
-from pipelines.runner import LOCAL_RUNNER, names_a_runner, options_of
+from pipelines.runner import LOCAL_RUNNER, names_a_runner, options_of, run_pipeline
 from recsys.errors import RecsysError, SettingsError
 from recsys.files import write_atomically
 from recsys.pseudonyms import Pseudonyms
@@ -50,7 +50,7 @@ def stream_sessions(request: StreamRequest) -> dict[str, int]:
 
     Raises:
         RecsysError: ``out`` holds something, and nothing is to be resumed.
-        UnavailableError: the broker does not answer, or has no such topic.
+        UnavailableError: the broker does not answer, or has no such topic; or the cluster does not do its work.
         SettingsError: the broker's certificates cannot be read, ``out`` was begun with other settings, or Beam has no
             such runner or flag.
     """
@@ -73,7 +73,8 @@ def stream_sessions(request: StreamRequest) -> dict[str, int]:
         key=pseudonyms.key if pseudonyms else None,
     )
     _agree(request, closing)
-    with beam.Pipeline(options=_options(request)) as pipeline:
+
+    def build(pipeline: beam.Pipeline) -> None:
         parts = pipeline | "Partitions" >> beam.Create(
             [(partition, *place) for partition, place in ends.items()], reshuffle=False
         )
@@ -82,6 +83,8 @@ def stream_sessions(request: StreamRequest) -> dict[str, int]:
         else:
             arrivals = parts | "Read" >> beam.ParDo(ReadClicks(settings.kafka, intake))
         close_sessions(arrivals, closing)
+
+    run_pipeline(_options(request), build)
     return read_counts(request.out)
 
 
