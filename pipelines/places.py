@@ -23,8 +23,9 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.s3_clients import keep_clients
+from pipelines.s3_clients import reach
 from pipelines.threads import in_threads
+from recsys.console import console
 from recsys.errors import InputError
 from recsys.logs.files import LOCAL, Found, hidden
 
@@ -230,6 +231,10 @@ class BeamFiles:
         """See :class:`recsys.logs.files.Files`."""
         if not is_remote(name):
             return LOCAL.find(name)
+        with console.status(f"looking for {name}"):
+            return self._found(name)
+
+    def _found(self, name: str) -> list[Found]:
         found = _match(name, self.flags)
         if not found and not any(character in name for character in _WILD):
             inside = f"{name.rstrip('/')}/"
@@ -259,7 +264,7 @@ def _open(name: str, flags: tuple[str, ...]) -> BinaryIO:
 def _filesystem(address: str, flags: tuple[str, ...]) -> Any:
     """The filesystem, told the flags: workers of some runners know none."""
     if address.startswith("s3://"):
-        keep_clients()
+        reach(_options(flags), bucket=address.split("/")[2])
     FileSystems.set_options(_options(flags))
     return FileSystems.get_filesystem(address)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
@@ -18,7 +19,8 @@ from apache_beam.options.pipeline_options_validator import PipelineOptionsValida
 from pipelines.live.closed_files import read_counts
 from pipelines.live.run import StreamRequest, stream_sessions
 from pipelines.places import Local, Place, Remote, place
-from recsys.errors import InputError
+from pipelines.runner import run_pipeline, runner_of
+from recsys.errors import InputError, RecsysError, UnavailableError
 from tests.servers.beam import Cluster
 from tests.servers.flink import Flink
 from tests.servers.presence import where_present
@@ -97,6 +99,22 @@ def test_a_filesystem_that_cannot_be_used_is_named(run: Run, name: str, words: s
     assert words in outcome.stderr
 
 
+@pytest.mark.parametrize("keys", [("id", "secret"), ()])
+def test_an_object_store_that_is_not_there_is_named_at_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch, keys: tuple[str, ...]
+) -> None:
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/nowhere")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    flags = [f"--s3_{kind}={key}" for kind, key in zip(("access_key_id", "secret_access_key"), keys, strict=False)]
+    began = time.monotonic()
+    outcome = run("s3://shop/clicks", "--", "--s3_endpoint_url=http://127.0.0.1:1", *flags)
+    assert outcome.code == 74
+    words = "Could not connect to the endpoint URL" if keys else "Unable to locate credentials"
+    assert f"error: cannot read or write: s3://shop/clicks: {words}" in outcome.stderr
+    assert time.monotonic() - began < 15
+
+
 @pytest.fixture(scope="module", params=[Flink, Spark])
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with where_present():
@@ -133,7 +151,7 @@ def test_flink_closes_sessions_while_clicks_come(cluster: Flink, broker: str, ru
                 time.sleep(0.1)
         finally:
             cluster.cancel_jobs()
-        with pytest.raises(RuntimeError, match="cancelled"):
+        with pytest.raises(UnavailableError, match=r"PortableRunner: the work was not done: .*cancelled"):
             job.result(60)
     batch = run(tmp_path / "log.jsonl", out=tmp_path / "batch").dataset.manifest
     stream = run(closed, "--column", "session=session_id", out=tmp_path / "stream").dataset.manifest
@@ -183,6 +201,34 @@ def test_dataflow_would_take_the_flags_of_the_readme(without: str | None, error:
     flags = [flag for flag in flags_of_the_readme()["DataflowRunner"] if flag.split("=")[0] != without]
     errors = PipelineOptionsValidator(PipelineOptions(flags), DataflowRunner()).validate()
     assert (errors == []) if error is None else any(error in words for words in errors)
+
+
+NOWHERE = ("--runner=PortableRunner", "--job_endpoint=127.0.0.1:1", "--job_server_timeout=1")
+WRONG = ("--runner=DataflowRunner", "--project=x", "--temp_location=gs://a/b", "--region=r")
+
+
+@pytest.mark.parametrize(("flags", "words"), [(NOWHERE, "job server does not answer"), (WRONG, "Invalid Project ID")])
+def test_a_cluster_that_cannot_be_had_is_named(
+    run: Run, halves: list[Path], flags: tuple[str, ...], words: str
+) -> None:
+    outcome = run(halves[0], "--", *flags)
+    assert outcome.code == 69, outcome.stderr
+    assert outcome.stderr.strip().splitlines()[-1].startswith(f"error: {flags[0]}: the work was not done: ")
+    assert words in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+    assert not outcome.out.exists()
+
+
+def fail(place: str) -> None:
+    raise OSError(28, "No space left on device", place)
+
+
+def test_the_error_of_a_worker_is_said_in_a_line() -> None:
+    def build(pipeline: beam.Pipeline) -> None:
+        pipeline | "Places" >> beam.Create(["a.csv"]) | "Read" >> beam.Map(fail)
+
+    with pytest.raises(RecsysError, match=r"^the work was not done: OSError: .*device: 'a.csv'.*$"):
+        run_pipeline(runner_of(())[0], build)
 
 
 @pytest.fixture(params=["local", "disk by Beam", "s3"])
