@@ -91,7 +91,11 @@ def from_mapping(fields: Mapping[str, Any]) -> ClickEvent:
 
 
 def encode(event: ClickEvent) -> bytes:
-    """The event's JSON form; :func:`decode` gives back an equal event."""
+    """The event's JSON form; :func:`decode` gives back an equal event.
+
+    Raises:
+        EventError: it cannot be written.
+    """
     value: dict[str, Any] = {**event.extra, "user_id": event.user_id, "item_id": event.item_id}
     value["timestamp"] = event.timestamp
     value["event_type"] = event.event_type
@@ -99,7 +103,19 @@ def encode(event: ClickEvent) -> bytes:
         value["event_id"] = event.event_id
     if event.context is not None:
         value["context"] = event.context
-    return orjson.dumps(value)
+    return as_json(value)
+
+
+def as_json(value: Mapping[str, Any]) -> bytes:
+    """The value as JSON.
+
+    Raises:
+        EventError: it nests deeper than can be written, though it could be read.
+    """
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError as error:
+        raise EventError("", "not_json", f"cannot be written as JSON: {error}") from None
 
 
 def parse_timestamp(value: Any) -> int:

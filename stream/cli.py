@@ -125,4 +125,6 @@ def replay(
     with progress() as display:
         task = display.add_task("sending clicks", total=len(clicks), note="")
         sent = send(clicks, settings.kafka, Pace(rate, speed, seconds), lambda: display.advance(task))
+    if sent.left_out:
+        console.print(f"{sent.left_out:,} clicks nest too deep to be written as JSON and were left out")
     click.echo(orjson.dumps(asdict(sent)))

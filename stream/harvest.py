@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from confluent_kafka import Message
 
 from recsys.archive import SCHEMA, Change, Counts, write_clicks
 from recsys.errors import EventError
-from recsys.events import ClickEvent, decode
+from recsys.events import ClickEvent, as_json, decode
 from recsys.pseudonyms import Pseudonyms
 from stream.dead_letter import DeadLetter, Record
 
@@ -94,8 +94,8 @@ class Harvest:
         if self._pseudonyms is not None:
             event_id = None if event.event_id is None else self._pseudonyms.of(event.event_id)
             return (self._pseudonyms.of(event.user_id), *core, event_id, None, None)
-        context = None if event.context is None else _json(event.context)
-        extra = _json(event.extra) if event.extra else None
+        context = None if event.context is None else as_json(event.context).decode()
+        extra = as_json(event.extra).decode() if event.extra else None
         return (event.user_id, *core, event.event_id, context, extra)
 
     def _letter(self, message: Message, error: EventError) -> bytes:
@@ -109,15 +109,3 @@ class Harvest:
         record = Record(key, message.value(), partition, offset, message.timestamp()[1])
         letter = orjson.loads(DeadLetter(record, error.code, str(error)).encode(self._topic))
         return orjson.dumps({"key": None if key is None else key.decode(errors="replace"), **letter}) + b"\n"
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    """The value as JSON.
-
-    Raises:
-        EventError: it nests deeper than can be written, though it could be read.
-    """
-    try:
-        return orjson.dumps(value).decode()
-    except orjson.JSONEncodeError as error:
-        raise EventError("", "not_json", f"cannot be written as JSON: {error}") from None

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from numpy.typing import NDArray
 
 from recsys.columns import Clock, EventColumns
-from recsys.errors import MissingInputError, UnavailableError
+from recsys.errors import EventError, MissingInputError, UnavailableError
 from recsys.events import ClickEvent, encode
 from recsys.kafka import librdkafka_options
 from recsys.logs.blocks import decode_block, read_blocks
@@ -45,9 +45,13 @@ class Pace:
 
 @dataclass(frozen=True)
 class Sent:
-    """What was sent. ``next`` is the time of the first click that was not (epoch milliseconds): go on from there."""
+    """What was sent, and how many clicks were ``left_out`` since they cannot be written.
+
+    ``next`` is the time of the first click that was not come to (epoch milliseconds): go on from there.
+    """
 
     sent: int
+    left_out: int
     seconds: float
     rate: float
     next: int
@@ -114,23 +118,29 @@ def replay(log: ClickLog, kafka: KafkaSettings, pace: Pace, advance: Callable[[]
         if error is not None:
             failures.append(error)
 
-    times, sent, user = log.times, 0, None
+    times, sent, left_out, user = log.times, 0, 0, None
     start = time.monotonic()
-    for event in log:
-        wait = start + pace.due(sent, int(times[sent] - times[0])) - time.monotonic()
+    for number, event in enumerate(log):
+        wait = start + pace.due(number, int(times[number] - times[0])) - time.monotonic()
         if pace.seconds is not None and time.monotonic() + max(wait, 0) - start > pace.seconds:
             break
         if wait > 0:
             producer.poll(0)
             time.sleep(wait)
-        produce(producer, kafka.topic, event.user_id.encode(), encode(event), delivered)
-        refuse(failures, kafka)
-        sent, user = sent + 1, event.user_id
+        try:
+            value = encode(event)
+        except EventError:
+            left_out += 1
+        else:
+            produce(producer, kafka.topic, event.user_id.encode(), value, delivered)
+            refuse(failures, kafka)
+            sent, user = sent + 1, event.user_id
         advance()
     flush(producer, failures, kafka)
     seconds = time.monotonic() - start
-    rest = int(times[sent]) if sent < len(log) else int(times[-1]) + 1
-    return Sent(sent, round(seconds, 3), round(sent / seconds, 1), rest, user)
+    passed = sent + left_out
+    rest = int(times[passed]) if passed < len(log) else int(times[-1]) + 1
+    return Sent(sent, left_out, round(seconds, 3), round(sent / seconds, 1), rest, user)
 
 
 def connect(kafka: KafkaSettings) -> Producer:

@@ -116,6 +116,20 @@ def test_lines_that_are_no_clicks_are_said(broker: str, log: Path) -> None:
     assert "1 lines are no clicks" in Replay(broker).run(log).stderr
 
 
+def test_a_click_that_nests_too_deep_to_be_written_is_left_out(broker: str, tmp_path: Path) -> None:
+    path, replay = tmp_path / "clicks.jsonl", Replay(broker)
+    clicks = [{"visitor": "v-1", "sku": f"item-{number}", "when": START + number} for number in range(3)]
+    lines = [json.dumps(click) for click in clicks]
+    lines[1] = lines[1][:-1] + ', "context": ' + '{"a":' * 400 + "1" + "}" * 401
+    path.write_text("\n".join(lines))
+    done = replay.run(path)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["sent"], summary["left_out"], summary["next"]) == (2, 1, START + 3)
+    assert "1 clicks nest too deep to be written as JSON and were left out" in done.stderr
+    assert [decode(value).item_id for _, value, *_ in replay.received()] == ["item-0", "item-2"]
+
+
 def test_a_stretch_of_time_is_cut_out(broker: str, log: Path) -> None:
     replay = Replay(broker)
     summary = replay.sent(log, "--since", str(START + 5000), "--until", str(START + 8000))
