@@ -153,6 +153,7 @@ class Reader:
         if start != self._next:
             self._client.assign([TopicPartition(self._place.topic, self._place.partition, start)])
             self._end = 0
+        self._next = None  # after an error the client goes no further, and has passed what came before
         records = []
         for message in self._client.consume(BATCH, POLL_SECONDS):
             error = message.error()

@@ -19,12 +19,12 @@ from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
 from apache_beam.runners.sdf_utils import RestrictionTrackerView, ThreadsafeRestrictionTracker
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 
 from pipelines.live.arrivals import Intake
 from pipelines.live.run import StreamRequest, stream_sessions
-from pipelines.live.topic import NEVER, Offsets, ReadClicks
-from recsys.errors import RecsysError, SettingsError
+from pipelines.live.topic import NEVER, Offsets, ReadClicks, Reader
+from recsys.errors import RecsysError, SettingsError, UnavailableError
 from recsys.settings import KafkaSettings
 from recsys.settings_in_force import load_settings
 from tests.pipelines.conftest import Run
@@ -116,6 +116,25 @@ def test_reading_goes_on_where_it_stopped_and_the_watermark_is_the_newest_click(
     runner.offset, runner.watermark = before  # as after a crash, from the last checkpoint
     assert runner.until(2) == [first, second]
     runner.source.teardown()
+
+
+def test_records_that_went_away_are_no_end_of_the_topic(broker: str, topic: str) -> None:
+    """Whoever asks again is told again, instead of waiting for clicks that do not come any more."""
+    produce(broker, topic, [b"0", b"1"], partition=0)
+    reader = Reader(settings_of(broker, topic).kafka, 0)
+    while not (records := reader.read(0)):
+        continue
+    start = records[-1].offset + 1
+    here = [TopicPartition(topic, 0)]
+    reader._client.pause(here)
+    produce(broker, topic, [bytes(900_000)] * 12, partition=0)  # more than this broker keeps
+    reader._client.resume(here)
+    for _ in range(2):
+        deadline = time.monotonic() + 10
+        with pytest.raises(UnavailableError, match="requested offset not available"):
+            while time.monotonic() < deadline:
+                assert reader.read(start) == []
+    reader.close()
 
 
 def test_a_partition_in_which_nobody_clicks_holds_nobody_up(broker: str, topic: str) -> None:
