@@ -148,13 +148,15 @@ class Store:
             raise UnavailableError(f"the store at {self._address} {does}: {reason}") from error
 
     async def _meet(self) -> Servers:
-        if not await is_cluster(self._redis):
-            self._servers = OneServer(self._redis)
-        elif "path" in self._redis.connection_pool.connection_kwargs:
-            raise SettingsError("settings: redis.url: a Redis Cluster is not reached by a socket file")
-        else:
-            self._servers = Cluster(self._redis, self._timeout_seconds)
+        clustered = await is_cluster(self._redis)
+        if self._servers is None:  # nobody else has met them meanwhile
+            self._servers = self._cluster() if clustered else OneServer(self._redis)
         return self._servers
+
+    def _cluster(self) -> Cluster:
+        if "path" in self._redis.connection_pool.connection_kwargs:
+            raise SettingsError("settings: redis.url: a Redis Cluster is not reached by a socket file")
+        return Cluster(self._redis, self._timeout_seconds)
 
 
 def _credentials(settings: RedisSettings) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +112,21 @@ def test_a_user_who_moves_while_users_are_counted_is_found(redis_cluster: RedisC
                 await asyncio.to_thread(redis_cluster.move, key_slot(there.encode()), pause=0)
         assert found == {here, there}
         await store.close()
+
+    asyncio.run(body())
+
+
+def test_a_store_that_is_first_asked_for_two_things_at_a_time_leaves_no_connection(redis_cluster: RedisCluster) -> None:
+    async def body() -> None:
+        store = Store(RedisSettings(url=redis_cluster.url, prefix=uuid.uuid4().hex))
+        clients = [redis_cluster.client(node) for node in redis_cluster.primaries]
+        before = [len(client.client_list()) for client in clients]
+        await asyncio.gather(store.states(["a", "b", "c"]), store.ping())
+        await store.close()
+        deadline = time.monotonic() + 5
+        while [len(client.client_list()) for client in clients] != before:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
 
     asyncio.run(body())
 
