@@ -39,9 +39,9 @@ IN_WORDS = {  # what a text must be that has to match
 
 
 class Section(BaseModel):
-    """Base of all sections: unknown names are errors, values do not change."""
+    """Base of all sections: unknown names are errors, values do not change, and numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _limit(value: object) -> int | Literal["learnt"]:

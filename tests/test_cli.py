@@ -132,6 +132,7 @@ def test_flags_go_before_environment_before_file_before_defaults(tmp_path: Path)
         ({"RECSYS_SETTINGS": "/no/such/file.toml"}, "/no/such/file.toml: no such file"),
         ({"KAFKA_BOOTSTRAP_SERVERS": "broker:port"}, "kafka.bootstrap_servers: must be HOST:PORT"),
         ({"REDIS_URL": "http://127.0.0.1"}, "redis.url"),
+        ({"RECSYS_SESSIONS__GAP_MINUTES": "inf"}, "sessions.gap_minutes: Input should be a finite number"),
     ],
 )
 def test_a_setting_that_cannot_work_is_named(environment: dict[str, str], words: str) -> None:

@@ -54,24 +54,15 @@ def stream_sessions(request: StreamRequest) -> dict[str, int]:
         SettingsError: the broker's certificates cannot be read, ``out`` was begun with other settings, or Beam has no
             such runner or flag.
     """
-    settings, streaming = request.settings, request.settings.streaming
+    settings = request.settings
     held = request.out.iterdir() if request.out.is_dir() else ()
     if not request.resume and any(each.name != BEGUN for each in held):
         raise RecsysError(f"{request.out} holds something: choose another directory, or pass --resume")
     ends = read_ends(settings.kafka, settings.kafka.topic)
     request.out.mkdir(parents=True, exist_ok=True)
     pseudonyms = Pseudonyms.of_settings(settings.privacy)
-    intake = Intake(streaming.shards, round(settings.worker.max_future_seconds * 1000), pseudonyms)
-    closing = Streaming(
-        out=request.out.absolute(),
-        run=f"{time.time_ns() // 1_000_000:013x}",
-        gap_ms=settings.sessions.rule.gap_ms,
-        lateness_ms=round(streaming.allowed_lateness_minutes * MINUTE_MS),
-        remember_ms=round(streaming.remember_ids_hours * HOUR_MS),
-        # What ends is closed at its end, all at once.
-        tick_ms=FOREVER_MS if request.until_now else round(streaming.close_every_minutes * MINUTE_MS),
-        key=pseudonyms.key if pseudonyms else None,
-    )
+    intake = Intake(settings.streaming.shards, round(settings.worker.max_future_seconds * 1000), pseudonyms)
+    closing = _closing(request, pseudonyms)
     _agree(request, closing)
 
     def build(pipeline: beam.Pipeline) -> None:
@@ -86,6 +77,21 @@ def stream_sessions(request: StreamRequest) -> dict[str, int]:
 
     run_pipeline(_options(request), build)
     return read_counts(request.out)
+
+
+def _closing(request: StreamRequest, pseudonyms: Pseudonyms | None) -> Streaming:
+    """How sessions are closed, by the settings."""
+    streaming = request.settings.streaming
+    return Streaming(
+        out=request.out.absolute(),
+        run=f"{time.time_ns() // 1_000_000:013x}",
+        gap_ms=request.settings.sessions.rule.gap_ms,
+        lateness_ms=round(streaming.allowed_lateness_minutes * MINUTE_MS),
+        remember_ms=round(streaming.remember_ids_hours * HOUR_MS),
+        # What ends is closed at its end, all at once.
+        tick_ms=FOREVER_MS if request.until_now else round(streaming.close_every_minutes * MINUTE_MS),
+        key=pseudonyms.key if pseudonyms else None,
+    )
 
 
 def _agree(request: StreamRequest, closing: Streaming) -> None:
