@@ -58,8 +58,8 @@ def build_app(
 
     @app.agent(clicks, concurrency=1)  # type: ignore[untyped-decorator]  # more would lose the order by key
     async def advance(stream: Any) -> None:
-        async for event in stream.events():
-            await batches.take(event.message)
+        async for _ in stream.events():
+            await batches.work_off()
 
     return app, processor
 
@@ -81,11 +81,13 @@ class _Batches:
         self._metrics, self._drift, self._letter_log = metrics, drift, LetterLog()
         self._pace = Pace(self._worker.batch_size, self._worker.catch_up_batch)
 
-    async def take(self, first: Bundle) -> None:
-        """Work on a bundle, and on those that wait behind it."""
-        bundles = self._app.consumer.take(first, self._worker.batch_size, self._pace.most)
-        if not bundles:  # its records were in an earlier batch
-            return
+    async def work_off(self) -> None:
+        """Work on what waits until nothing does, or until asked to stop."""
+        consumer, few = self._app.consumer, self._worker.batch_size
+        while not self._stop.is_set() and (bundles := consumer.take(few, self._pace.most)):
+            await self._work(bundles)
+
+    async def _work(self, bundles: Sequence[Bundle]) -> None:
         records = [record for bundle in bundles for record in bundle.records]
         lagging = len(records) > self._worker.batch_size
         work = partial(self._processor.process, records, self._app.consumer.ahead() if lagging else ())
@@ -93,7 +95,7 @@ class _Batches:
         for bundle in bundles:
             bundle.done = True
         self._pace.took(len(records), sum(outcome.seconds.values()))
-        self._metrics.observe(outcome, len(records), {bundle.partition: bundle.offset for bundle in bundles})
+        self._metrics.observe(outcome, len(records), {bundle.tp.partition: bundle.offset for bundle in bundles})
         self._drift.observe(outcome)
         self._letter_log.say(outcome.dead)
 

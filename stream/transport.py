@@ -1,9 +1,9 @@
 """Faust's Kafka transport with many records a message, a short fetch wait, and no records lost in a rebalance.
 
-A message costs Faust a hundred times what a record costs Kafka. So the records that one fetch brings of a partition go
-through Faust as one message or a few, *bundles*, and whoever works on one takes those that wait behind it along. A
-bundle is ``done`` when its worker says so, and offsets are committed up to the first bundle that is not, whatever Faust
-has acknowledged: no end of a process or of a task can skip a record.
+A message costs Faust a hundred times what a record costs Kafka. So all that one fetch brings goes through Faust as one
+message, which says no more than that something waits: records of a partition, in *bundles*. Whoever gets the message
+takes bundles until none waits. A bundle is ``done`` when its worker says so, and offsets are committed up to the first
+bundle that is not, whatever Faust has acknowledged: no end of a process or of a task can skip a record.
 
 Faust fixes the time for which a broker may hold a fetch at 1.5 s. Apache Kafka answers as soon as a record is there, so
 the figure does not matter with it; the embedded broker sleeps the whole time, and a click would wait with it.
@@ -29,9 +29,11 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from aiokafka.errors import IllegalStateError, KafkaError
+from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 from mode import Service
@@ -41,7 +43,7 @@ from stream.dead_letter import Record
 log = logging.getLogger(__name__)
 
 FETCH_WAIT_MS = 20
-FETCH_EVERY_SECONDS = 0.01
+FETCH_EVERY_SECONDS = 0.005
 HEED_SECONDS = 0.5  # between looks for errors of the group
 ASTRAY_SECONDS = 30.0  # of errors, before the worker gives up
 BUNDLE_RECORDS = 256  # at most: a batch is made of whole bundles
@@ -115,14 +117,18 @@ async def _seek_to_committed(consumer: Any) -> Any:
     return committed
 
 
-class Bundle(ConsumerMessage):
-    """Records of one partition in the order of their offsets, as a message that stands at the last of them."""
+@dataclass(slots=True, eq=False)
+class Bundle:
+    """Records of one partition in the order of their offsets."""
 
-    __slots__ = ("done", "records", "taken")
-
+    tp: TP
     records: list[Record]
-    taken: bool
-    done: bool
+    done: bool = False
+
+    @property
+    def offset(self) -> int:
+        """The last record's."""
+        return self.records[-1].offset
 
 
 class Consumer(driver.Consumer):
@@ -137,20 +143,16 @@ class Consumer(driver.Consumer):
         self._has_room = asyncio.Event()
         self._has_room.set()
 
-    def take(self, first: Bundle, few: int, many: int) -> list[Bundle]:
-        """``first``, which Faust has handed out, and bundles that wait behind it, up to ``few`` records.
+    def take(self, few: int, many: int) -> list[Bundle]:
+        """Bundles that wait, the first ones, of up to ``few`` records; of up to ``many`` where more than ``few`` wait.
 
-        Up to ``many`` where more than ``few`` wait; a bundle that alone is larger comes alone. Nothing where an earlier
-        call gave ``first``.
+        One that alone is larger comes alone.
         """
-        if first.taken or first not in self._waiting:
-            return []
         most = few if self._records_waiting <= few else many
         taken: list[Bundle] = []
         size = 0
         while self._waiting and (not taken or size + len(self._waiting[0].records) <= most):
             taken.append(self._waiting.popleft())
-            taken[-1].taken = True
             size += len(taken[-1].records)
         self._count(-size)
         return taken
@@ -171,20 +173,22 @@ class Consumer(driver.Consumer):
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:
-        """What Faust takes for records are lists of them."""
+        """What Faust takes for one record is all that is fetched."""
         await self._has_room.wait()
         fetched = await super()._getmany(active_partitions, timeout)
-        return {
-            partition: [records[start : start + BUNDLE_RECORDS] for start in range(0, len(records), BUNDLE_RECORDS)]
-            for partition, records in fetched.items()
-        }
+        return {ensure_TP(next(iter(fetched))): [fetched]} if fetched else {}
 
-    def _to_message(self, tp: TP, record: Any) -> Bundle:
-        newest = record[-1]
-        bundle = Bundle(
+    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
+        """Let what is fetched wait; gives a message that Faust does not drop as one that it has delivered before."""
+        for partition, records in record.items():
+            for start in range(0, len(records), BUNDLE_RECORDS):
+                some = records[start : start + BUNDLE_RECORDS]
+                self._deliver(Bundle(ensure_TP(partition), [_record(each) for each in some]))
+        newest = record[tp][-1]
+        return ConsumerMessage(
             tp.topic,
             tp.partition,
-            newest.offset,
+            max(newest.offset, self._read_offset[tp] or 0),
             newest.timestamp / 1000,
             newest.timestamp_type,
             None,
@@ -194,17 +198,14 @@ class Consumer(driver.Consumer):
             tp=tp,
             generation_id=self.app.consumer_generation_id,
         )
-        bundle.records = [Record(each.key, each.value, each.partition, each.offset, each.timestamp) for each in record]
-        bundle.taken = bundle.done = False
-        read = self._read_offset[tp]
-        if read is None or bundle.offset >= read:  # or else Faust drops it: it has been delivered
-            self._deliver(bundle)
-        return bundle
 
     def _deliver(self, bundle: Bundle) -> None:
-        self._delivered.setdefault(bundle.tp, deque()).append(bundle)
-        self._waiting.append(bundle)
-        self._count(len(bundle.records))
+        read = self._read_offset[bundle.tp]
+        if read is None or bundle.offset >= read:  # or else it has been delivered
+            self._read_offset[bundle.tp] = bundle.offset
+            self._delivered.setdefault(bundle.tp, deque()).append(bundle)
+            self._waiting.append(bundle)
+            self._count(len(bundle.records))
 
     def _forget_waiting(self, partitions: set[TP]) -> None:
         self._waiting = deque(bundle for bundle in self._waiting if bundle.tp not in partitions)
@@ -231,6 +232,10 @@ class Consumer(driver.Consumer):
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Offsets that no record has need no books: a bundle follows on the one before it."""
+
+
+def _record(fetched: Any) -> Record:
+    return Record(fetched.key, fetched.value, fetched.partition, fetched.offset, fetched.timestamp)
 
 
 class Transport(driver.Transport):

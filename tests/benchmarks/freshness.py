@@ -5,9 +5,9 @@
 
 Kafka, Redis, the worker and this process, which produces the clicks and looks at the lists, share the cores given
 (``--cores``, the first two by default). A click is counted from before it is given to the producer until a read of the
-store has shown a list that follows from it: lists of clicks under way are read every two milliseconds, or for a tenth
-of the time, so a figure is too high by the time of a read rather than too low. Past saturation clicks wait for clicks,
-and a figure says how long the run was rather than how fast the worker is.
+store has shown a list that follows from it. Redis tells when a list is written, and it is read then, so a figure is too
+high by the time of a read rather than too low. Past saturation clicks wait for clicks, and a figure says how long the
+run was rather than how fast the worker is.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import tempfile
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
+import hiredis
 import numpy as np
 import redis
 from confluent_kafka import Message
@@ -32,7 +35,7 @@ from confluent_kafka import Message
 from recsys.state import RecommendationList
 from tests.benchmarks.traffic import PARTITIONS, Bench, Mix, cpu, producer_to, reading
 
-LOOK_SECONDS = 0.002
+WAIT_SECONDS = 0.05  # for the next list
 END_SECONDS = 30.0  # for the last lists to come
 WARM_SECONDS = 3.0  # not counted: the first clicks meet a process that has just started
 
@@ -45,44 +48,77 @@ class Visible(NamedTuple):
     model: int
 
 
+class Shown(NamedTuple):
+    """A list that has been seen: the offset of the click it follows from, when, and which model's it is."""
+
+    offset: int
+    when: float
+    model: int
+
+
 @dataclass
 class Clicks:
-    """Clicks under way: by user, the partition, offset and time of each."""
+    """Clicks under way: by user, the offset and time of each; and the newest list of each user that has been seen."""
 
-    prefix: str
-    sent: dict[str, deque[tuple[int, int, float]]] = field(default_factory=lambda: defaultdict(deque))
+    sent: dict[str, deque[tuple[int, float]]] = field(default_factory=lambda: defaultdict(deque))
+    shown: dict[str, Shown] = field(default_factory=dict)
     visible: list[Visible] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def acknowledged(self, user: str, sent: float, error: object, message: Message) -> None:
-        """The broker has the click, and says where."""
+        """The broker has the click, and says where; its list may have been seen already."""
         assert error is None, error
-        partition, offset = message.partition(), message.offset()
-        assert partition is not None
+        offset = message.offset()
         assert offset is not None
         with self.lock:
-            self.sent[user].append((partition, offset, sent))
+            self.sent[user].append((offset, sent))
+            self._settle(user)
 
-    def look(self, store: redis.Redis) -> None:
-        """Read the lists of users whose clicks are under way."""
+    def show(self, user: str, shown: Shown) -> None:
+        """A user's list has been seen."""
         with self.lock:
-            users = list(self.sent)
-        if not users:
-            return
-        values: Any = store.mget([f"{self.prefix}:l:{{{user}}}" for user in users])
-        now = time.perf_counter()
-        with self.lock:
-            for user, value in zip(users, values, strict=True):
-                if value is not None:
-                    self._settle(user, RecommendationList.unpack(value), now)
+            self.shown[user] = shown
+            self._settle(user)
 
-    def _settle(self, user: str, shown: RecommendationList, now: float) -> None:
-        mine = self.sent[user]
-        while mine and mine[0][1] <= shown.position.offset:  # a user's clicks are in one partition
-            sent = mine.popleft()[2]
-            self.visible.append(Visible(sent, now - sent, shown.model))
+    def _settle(self, user: str) -> None:
+        mine, shown = self.sent[user], self.shown.get(user)
+        while shown and mine and mine[0][0] <= shown.offset:  # a user's clicks are in one partition
+            sent = mine.popleft()[1]
+            self.visible.append(Visible(sent, shown.when - sent, shown.model))
         if not mine:
             del self.sent[user]
+
+
+class Lists:
+    """Reads the lists of a run as they are written, at little cost to the cores that all share."""
+
+    def __init__(self, url: str, prefix: str) -> None:
+        self._store = redis.Redis.from_url(url)
+        self._store.config_set("notify-keyspace-events", "K$")
+        at = urlsplit(url)
+        self._written = socket.create_connection((at.hostname, at.port), timeout=WAIT_SECONDS)
+        self._written.sendall(f"PSUBSCRIBE __keyspace@0__:{prefix}:l:*\r\n".encode())
+        self._reader = hiredis.Reader()
+
+    def look_until(self, clicks: Clicks, end: float, wanted: Callable[[], bool] = lambda: True) -> None:
+        """Tell ``clicks`` of lists until then, as long as that is wanted."""
+        while time.perf_counter() < end and wanted():
+            with suppress(TimeoutError):
+                self._reader.feed(self._written.recv(1 << 20))
+            keys = set()
+            while message := self._reader.gets():
+                if message[0] == b"pmessage":
+                    keys.add(message[2].partition(b":")[2])
+            if keys:
+                self._read(clicks, list(keys))
+
+    def _read(self, clicks: Clicks, keys: list[bytes]) -> None:
+        values: Any = self._store.mget(keys)
+        now = time.perf_counter()
+        for key, value in zip(keys, values, strict=True):
+            found = RecommendationList.unpack(value)
+            user = key[key.index(b"{") + 1 : -1].decode()
+            clicks.show(user, Shown(found.position.offset, now, found.model))
 
 
 def produce(bench: Bench, topic: str, clicks: Clicks, rate: float, seconds: float) -> None:
@@ -92,7 +128,7 @@ def produce(bench: Bench, topic: str, clicks: Clicks, rate: float, seconds: floa
     start = time.perf_counter()
     for index, (user, value) in enumerate(zip(users.tolist(), values, strict=True)):
         while (ahead := start + index / rate - time.perf_counter()) > 0:
-            producer.poll(min(ahead, 0.001))
+            producer.poll(ahead)
         name, sent = f"u-{user}", time.perf_counter()
 
         def delivered(error: object, message: Message, name: str = name, sent: float = sent) -> None:
@@ -103,31 +139,21 @@ def produce(bench: Bench, topic: str, clicks: Clicks, rate: float, seconds: floa
     producer.flush(END_SECONDS)
 
 
-def look_until(clicks: Clicks, store: redis.Redis, end: float, wanted: Callable[[], bool] = lambda: True) -> None:
-    """Look at the lists until then, as long as that is wanted."""
-    while time.perf_counter() < end and wanted():
-        looked = time.perf_counter()
-        clicks.look(store)
-        took = time.perf_counter() - looked
-        time.sleep(max(LOOK_SECONDS, 9 * took))  # behind a worker that lags, looks take long, and would slow it more
-
-
 def measure(bench: Bench, rate: float, seconds: float, cores: str) -> dict[str, float]:
     """Run a worker at a rate; gives percentiles in milliseconds."""
     name = f"rate-{rate:g}"
     bench.kafka.create_topic(name, PARTITIONS)
-    clicks = Clicks(name)
-    store = redis.Redis.from_url(bench.redis.url)
+    clicks, lists = Clicks(), Lists(bench.redis.url, name)
     with bench.worker(name, name, cores, {}) as worker:
         worker.wait_for_line("worker: reading partitions [0")
         sending = threading.Thread(target=produce, args=(bench, name, clicks, rate, seconds + WARM_SECONDS))
         sending.start()
         start = time.perf_counter() + WARM_SECONDS
-        look_until(clicks, store, start)
+        lists.look_until(clicks, start)
         cpu_before, said_before = cpu(worker), reading(worker)
-        look_until(clicks, store, start + seconds)
+        lists.look_until(clicks, start + seconds)
         used = (cpu(worker) - cpu_before) / (time.perf_counter() - start)
-        look_until(clicks, store, start + seconds + END_SECONDS, lambda: sending.is_alive() or bool(clicks.sent))
+        lists.look_until(clicks, start + seconds + END_SECONDS, lambda: sending.is_alive() or bool(clicks.sent))
         said = reading(worker) - said_before
         sending.join()
     found = [click.waited for click in clicks.visible if click.sent > start]

@@ -23,7 +23,7 @@ import redis
 
 from recsys.bundle import digest_of, save_model
 from recsys.published import Bundles
-from tests.benchmarks.freshness import WARM_SECONDS, Clicks, look_until, produce
+from tests.benchmarks.freshness import WARM_SECONDS, Clicks, Lists, produce
 from tests.benchmarks.traffic import PARTITIONS, Bench, shop_model
 
 
@@ -65,8 +65,8 @@ def done_after(clicks: Clicks, since: float, until: float, digest: int) -> float
 def measure(bench: Bench, rate: float, seconds: float, cores: str) -> dict[str, object]:
     """Publish, and roll back, beneath a steady load; each time so many seconds are looked at."""
     bench.kafka.create_topic("swap", PARTITIONS)
-    clicks, names, stop = Clicks("swap"), Names(bench.redis.url, "swap"), threading.Event()
-    store = redis.Redis.from_url(bench.redis.url)
+    clicks, lists = Clicks(), Lists(bench.redis.url, "swap")
+    names, stop = Names(bench.redis.url, "swap"), threading.Event()
     bundles = Bundles(bench.directory / "bundles")
     source = bench.directory / "next"
     source.mkdir()
@@ -80,13 +80,13 @@ def measure(bench: Bench, rate: float, seconds: float, cores: str) -> dict[str, 
         threads = [threading.Thread(target=produce, args=args), threading.Thread(target=names.watch, args=(stop,))]
         for thread in threads:
             thread.start()
-        look_until(clicks, store, time.perf_counter() + WARM_SECONDS)
+        lists.look_until(clicks, time.perf_counter() + WARM_SECONDS)
         for name, act in zip(("before", "swap", "rollback"), acts, strict=True):
             began = time.perf_counter()
             version = act()
             assert (name == "swap") == (version != old)
             digest = digest_of(version)
-            look_until(clicks, store, began + seconds)
+            lists.look_until(clicks, began + seconds)
             found[name] = figures(clicks, began, began + seconds - 1) | {
                 "done_after_s": done_after(clicks, began, began + seconds, digest)
             }

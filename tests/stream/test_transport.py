@@ -46,9 +46,9 @@ class Books(RuleBasedStateMachine):
 
     async def revoked(self, *_: Any) -> None:
         """What Faust does: its queue is cleared, the work in hand ends, and what is done is committed."""
-        for partition in PARTITIONS:  # a fetch that was under way
-            self.fetch(partition, ROOM)
-        self.queue.clear()
+        self.fetch(set(PARTITIONS), ROOM)  # was under way
+        self.waiting.clear()
+        self.messages.clear()
         self.finish()
         self.commit()
 
@@ -59,19 +59,25 @@ class Books(RuleBasedStateMachine):
         self.position = dict.fromkeys(PARTITIONS, 0)
         self.committed = dict.fromkeys(PARTITIONS, 0)
         self.worked: dict[TP, set[int]] = {partition: set() for partition in PARTITIONS}
-        self.queue: deque[Bundle] = deque()
+        self.waiting: deque[tuple[TP, list[int]]] = deque()
         self.hand: list[Bundle] = []
-        self.handed: list[Bundle] = []
+        self.messages: deque[Any] = deque()
 
-    @rule(partition=st.sampled_from(PARTITIONS), count=st.integers(1, 5))
-    def fetch(self, partition: TP, count: int) -> None:
-        offsets = [offset for offset in self.log[partition] if offset >= self.position[partition]][:count]
-        if offsets:
-            self.position[partition] = offsets[-1] + 1
-            bundle = self.consumer._to_message(partition, [record(partition, offset) for offset in offsets])
-            assert [each.offset for each in bundle.records] == offsets
-            self.consumer._read_offset[partition] = bundle.offset  # as Faust notes once it is in the queue
-            self.queue.append(bundle)
+    @rule(partitions=st.sets(st.sampled_from(PARTITIONS), min_size=1), count=st.integers(1, 5))
+    def fetch(self, partitions: set[TP], count: int) -> None:
+        fetched = {}
+        for partition in partitions:
+            offsets = [offset for offset in self.log[partition] if offset >= self.position[partition]][:count]
+            if offsets:
+                self.position[partition] = offsets[-1] + 1
+                fetched[partition] = [record(partition, offset) for offset in offsets]
+                self.waiting.append((partition, offsets))
+        if fetched:
+            first = next(iter(fetched))
+            message = self.consumer._to_message(first, fetched)
+            assert message.offset >= (self.consumer._read_offset[first] or 0)  # or else Faust would drop it
+            self.consumer._read_offset[first] = message.offset  # as Faust notes once it is in the queue
+            self.messages.append(message)
 
     @rule(partition=st.sampled_from(PARTITIONS))
     def fetch_anew(self, partition: TP) -> None:
@@ -79,18 +85,17 @@ class Books(RuleBasedStateMachine):
         read = self.consumer._read_offset[partition] or 0
         offsets = [offset for offset in self.log[partition] if offset < read][-3:]
         if offsets:
-            self.consumer._to_message(partition, [record(partition, offset) for offset in offsets])
+            message = self.consumer._to_message(partition, {partition: [record(partition, each) for each in offsets]})
+            assert message.offset >= read
 
-    @precondition(lambda self: self.queue and not self.hand)
+    @precondition(lambda self: not self.hand)
     @rule(few=st.integers(1, 8), more=st.integers(0, 8))
     def take(self, few: int, more: int) -> None:
-        first = self.queue.popleft()
-        self.handed.append(first)
-        waiting = [] if first.taken else [first, *(bundle for bundle in self.queue if not bundle.taken)]
-        size = sum(len(bundle.records) for bundle in waiting)
-        self.hand = self.consumer.take(first, few, few + more)
-        assert self.hand == waiting[: len(self.hand)]  # in order, none left out
-        assert bool(self.hand) == bool(waiting)
+        size = sum(len(offsets) for _, offsets in self.waiting)
+        self.hand = self.consumer.take(few, few + more)
+        expected = [self.waiting.popleft() for _ in self.hand]  # in order, none left out
+        assert [(bundle.tp, [each.offset for each in bundle.records]) for bundle in self.hand] == expected
+        assert bool(self.hand) == bool(size)
         most = few if size <= few else few + more
         assert len(self.hand) <= 1 or sum(len(bundle.records) for bundle in self.hand) <= most
 
@@ -101,11 +106,11 @@ class Books(RuleBasedStateMachine):
             bundle.done = True
         self.hand = []
 
-    @precondition(lambda self: self.handed)
+    @precondition(lambda self: self.messages)
     @rule()
     def acknowledge(self) -> None:
         """Faust does so when the worker asks for the next one; but also when its task ends, with the work not done."""
-        self.consumer.ack(self.handed.pop())
+        self.consumer.ack(self.messages.popleft())
 
     @rule()
     def commit(self) -> None:
@@ -145,16 +150,15 @@ class Books(RuleBasedStateMachine):
 
     @invariant()
     def there_is_room_for_more_while_few_records_wait(self) -> None:
-        waiting = sum(len(bundle.records) for bundle in self.queue if not bundle.taken)
+        waiting = sum(len(offsets) for _, offsets in self.waiting)
         assert self.consumer._has_room.is_set() == (waiting < ROOM)
 
     def teardown(self) -> None:
         """In the end all is committed: no bundle is forgotten, and none stands in the way."""
         self.finish()
         for _ in range(200):
-            for partition in PARTITIONS:
-                self.fetch(partition, 5)
-            while self.queue:
+            self.fetch(set(PARTITIONS), 5)
+            while self.waiting:
                 self.take(8, 0)
                 self.finish()
         self.commit()
