@@ -62,16 +62,20 @@ def run_pipeline(options: PipelineOptions, build: Callable[[beam.Pipeline], obje
 
     Raises:
         UnavailableError: the runner that the options name cannot be had, or its workers failed.
-        RecsysError: a step failed on this machine.
+        OSError: a step on this machine cannot read or write.
+        RecsysError: it refuses, or fails otherwise.
     """
+    runner = options.view_as(StandardOptions).runner
     try:
         with beam.Pipeline(options=options) as pipeline:
             build(pipeline)
     except RecsysError:
         raise
     except Exception as error:
-        words, runner = f"the work was not done: {_cause(error)}", options.view_as(StandardOptions).runner
+        words = f"the work was not done: {_cause(error)}"
         if runner == LOCAL_RUNNER:
+            if isinstance(error, OSError):
+                raise
             raise RecsysError(words) from error
         raise UnavailableError(f"--runner={runner}: {words}") from error
 
@@ -83,4 +87,4 @@ def _cause(error: Exception) -> str:
     text = error.details() if isinstance(error, grpc.Call) else str(error)
     lines = [line for line in (text or type(error).__name__).splitlines() if line.strip()]
     plain = [line for line in lines if not line[0].isspace()]
-    return "; ".join(lines) if len(plain) == len(lines) else plain[-1]
+    return "; ".join(lines) if len(plain) == len(lines) else (plain or lines)[-1].strip()

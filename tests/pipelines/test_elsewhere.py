@@ -219,15 +219,23 @@ def test_a_cluster_that_cannot_be_had_is_named(
     assert not outcome.out.exists()
 
 
-def fail(place: str) -> None:
-    raise OSError(28, "No space left on device", place)
+def fail(error: Exception) -> None:
+    raise error
 
 
-def test_the_error_of_a_worker_is_said_in_a_line() -> None:
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (OSError(28, "No space left on device", "a.csv"), RecsysError, "the work was not done: OSError: .*'a.csv'"),
+        (OSError("s3://shop/a.csv: Not Found"), OSError, "s3://shop/a.csv: Not Found"),
+        (UnavailableError("the broker does not answer"), UnavailableError, "the broker does not answer"),
+    ],
+)
+def test_the_error_of_a_worker_is_said_in_a_line(error: Exception, kind: type[Exception], words: str) -> None:
     def build(pipeline: beam.Pipeline) -> None:
-        pipeline | "Places" >> beam.Create(["a.csv"]) | "Read" >> beam.Map(fail)
+        pipeline | "Errors" >> beam.Create([error]) | "Fail" >> beam.Map(fail)
 
-    with pytest.raises(RecsysError, match=r"^the work was not done: OSError: .*device: 'a.csv'.*$"):
+    with pytest.raises(kind, match=rf"^{words}.*$"):
         run_pipeline(runner_of(())[0], build)
 
 
