@@ -2,8 +2,9 @@
 
 A node that no longer has a key says who has (MOVED), or who has it for the time of a move (ASK). Then the command goes
 there, and so does one that came while a user's two keys were on two nodes (TRYAGAIN), as long as the caller may wait.
-When a node is away, the caller is told, and its next attempt begins with what other nodes say of the cluster. A write
-that no replica has in time fails too, where there are any: repeated, it is found done, or is done if it was lost.
+When a node is away, or calls the cluster down, the caller is told, and its next attempt begins with what other nodes
+say of the cluster. A write that no replica has in time fails too, where there are any: repeated, it is found done, or
+is done if it was lost.
 
 (The library has a client for clusters too. It sends ASKING and the command it is for over different connections, so
 that a slot on its move cannot be read or written, and one node that is away makes it close the connections to all.)
@@ -81,7 +82,7 @@ class Cluster:
         self._seed = seed
         self._wait_seconds = wait_seconds
         self._slots: _Slots | None = None  # to be asked for
-        self._nodes: dict[Address, Redis] = {}  # who did not answer stands last
+        self._nodes: dict[Address, Redis] = {}  # who is best not believed stands last
 
     async def get(self, keys: Sequence[str]) -> list[Any]:
         """See :class:`~recsys.store_servers.Servers`. One command a key: on a move, two keys may be on two nodes."""
@@ -175,8 +176,10 @@ class Cluster:
                     await node.script_load(script)
         except (RedisError, OSError):
             self._slots = None
-            self._nodes[address] = self._nodes.pop(address, node)
+            self._ask_last(address, node)
             raise
+        if any(isinstance(answer, ClusterDownError) for answer in answers):
+            self._ask_last(address, node)  # it may be cut off from others that go on
         reached = answers.pop() if wait else 1
         for command, answer in zip(commands, answers[1::2] if asking else answers, strict=True):
             command.answer = answer
@@ -211,12 +214,16 @@ class Cluster:
             except (RedisError, OSError) as error:
                 failure = error
                 if address:
-                    self._nodes[address] = self._nodes.pop(address, node)
+                    self._ask_last(address, node)
                 continue
             if None not in slots.owners:
                 await self._adopt(slots)
                 return slots
         raise failure or ClusterDownError("not all slots have a node")
+
+    def _ask_last(self, address: Address, node: Redis) -> None:
+        """Ask this node, what it says of the cluster, after all others from now on."""
+        self._nodes[address] = self._nodes.pop(address, node)
 
     async def _adopt(self, slots: _Slots) -> None:
         self._slots = slots

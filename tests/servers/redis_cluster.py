@@ -44,6 +44,7 @@ class RedisCluster:
                 "cluster-port": str(self._ports[2 * number]),
                 "cluster-node-timeout": str(NODE_TIMEOUT_MS if replica else 15_000),
                 "repl-diskless-sync-delay": "0",
+                "enable-debug-command": "local",
             } | ({} if tls is None else {"tls-cluster": "yes", "tls-replication": "yes"})
             port = self._ports[2 * number + 1]
             return Redis(directory / str(number), tls=tls, acl_file=acl_file, port=port, options=options)
@@ -90,6 +91,19 @@ class RedisCluster:
             time.sleep(pause)
         for client in (taker, giver):
             client.execute_command("CLUSTER SETSLOT", slot, "NODE", taker_id)
+
+    def cut_off(self, node: Redis) -> None:
+        """Let a node and the others hear nothing of each other any more, though clients reach all of them."""
+        client = self.client(node)
+        client.execute_command("DEBUG", "DROP-CLUSTER-PACKET-FILTER", 1)  # what others answer
+        client.config_set("cluster-announce-bus-port", 1)  # where they look for the node from now on
+
+    def owner(self, slot: int) -> tuple[Redis, int]:
+        """Which node has the slot, as the second one says, and how many replicas follow it."""
+        for first, last, (_, port, *_), *replicas in self.client(self.primaries[1]).execute_command("CLUSTER SLOTS"):
+            if first <= slot <= last:
+                return next(node for node in self.nodes if node.port == port), len(replicas)
+        raise LookupError(slot)
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:

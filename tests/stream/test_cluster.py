@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from redis.crc import key_slot
 from recsys.errors import UnavailableError
 from recsys.settings import RedisSettings
 from recsys.store import Store, Write
+from recsys.store_cluster import Cluster
 from stream.dead_letter import Record
 from tests.servers.pairs import EmbeddedServers
 from tests.servers.presence import where_present
@@ -173,3 +174,34 @@ def test_a_node_that_dies_takes_no_click_with_it(
         world.store = followed.primaries[1].url
         world.wait_for(one.clean_run_of(world.all_records())[0])
         assert "does not answer" in worker.log.read_text()
+
+
+def test_a_node_that_is_cut_off_from_the_others_is_believed_no_more(followed: RedisCluster) -> None:
+    """It says for ever that the slots are its own, and that the cluster is down."""
+    deadline = time.monotonic() + 30
+
+    def wait_until(is_so: Callable[[], bool]) -> None:
+        while not is_so():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    async def body() -> None:
+        first = followed.primaries[0]
+        first.kill()
+        wait_until(lambda: followed.owner(0)[0] != first)
+        first.start()
+        wait_until(lambda: followed.owner(0)[1] == 1)
+        owner, user = followed.owner(0)[0], user_of(0)
+        store = Store(RedisSettings(url=owner.url, timeout_seconds=0.6, prefix=uuid.uuid4().hex))
+        assert await store.save([Write(user, None, b"state", b"list")]) == set()
+        assert isinstance(store._servers, Cluster)
+        nodes = store._servers._nodes
+        nodes |= {each: nodes.pop(each) for each in [*nodes] if each[1] != owner.port}  # it is asked before all others
+        followed.cut_off(owner)
+        wait_until(lambda: followed.owner(0)[0] == first)
+        with pytest.raises(UnavailableError, match="The cluster is down"):
+            await store.states([user])
+        assert await store.states([user]) == [b"state"]
+        await store.close()
+
+    asyncio.run(body())
