@@ -14,10 +14,11 @@ from recsys.dataset import KEPT
 from recsys.errors import InputError, SettingsError
 from recsys.files import put_back
 from recsys.logs.sources import Source
-from recsys.manifest import Manifest
+from recsys.manifest import DatasetFile, Manifest
 from recsys.settings import SessionSettings
 
 _CLICKS = f"{KEPT}/"
+_ADDED, _FILES = 0.5, 8  # clicks that may lie in files added later, a click of the first files; files of a shard
 _CUT_BY = ("gap_minutes", "collapse_repeats")  # what the sessions of all logs must agree on
 
 
@@ -50,10 +51,26 @@ class Earlier:
         return cls(path, manifest)
 
     @property
-    def clicks(self) -> dict[int, Path]:
-        """The files of the clicks that it keeps, by shard."""
-        files = [self.path / entry.path for entry in self.manifest.files if entry.path.startswith(_CLICKS)]
-        return {int(path.stem): path for path in files}
+    def kept(self) -> list[DatasetFile]:
+        """The files of the clicks that it keeps."""
+        return [entry for entry in self.manifest.files if entry.path.startswith(_CLICKS)]
+
+    @property
+    def clicks(self) -> dict[int, list[Path]]:
+        """The paths of these by shard, in the order in which they were written."""
+        found: dict[int, dict[int, Path]] = {}
+        for entry in self.kept:
+            path = self.path / entry.path
+            shard, _, number = path.stem.partition("-")
+            found.setdefault(int(shard), {})[int(number or 0)] = path
+        return {shard: [files[number] for number in sorted(files)] for shard, files in found.items()}
+
+    @property
+    def overgrown(self) -> bool:
+        """Whether so much was added that all clicks are to be written as one file a shard again, or soon all reading
+        would go for clicks that are void."""
+        added = sum(entry.rows for entry in self.kept if "-" in Path(entry.path).stem)
+        return added > _ADDED * (self.rows - added) or max(map(len, self.clicks.values())) > _FILES
 
     @property
     def dead_letters(self) -> Path:
@@ -74,7 +91,7 @@ class Earlier:
     @property
     def rows(self) -> int:
         """How many clicks it keeps."""
-        return sum(entry.rows for entry in self.manifest.files if entry.path.startswith(_CLICKS))
+        return sum(entry.rows for entry in self.kept)
 
     @property
     def logs(self) -> list[Log]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -33,7 +33,7 @@ from pipelines.tally import Tally, total
 from recsys.columns import Clock
 from recsys.dataset import KEPT, SPLITS, finish
 from recsys.errors import InputError
-from recsys.files import staged_directory
+from recsys.files import link, staged_directory
 from recsys.logs.files import Files
 from recsys.logs.letters import Letters, Retry, find_letters
 from recsys.logs.sources import Layout, Source, find_sources
@@ -136,14 +136,16 @@ def _keeping(request: Request, written: Place, work: Place, shards: int) -> Keep
     into = written / KEPT if request.keep_clicks else None
     if not (earlier := request.earlier):
         return Keeping(into)
-    found: dict[int, Place] = {}
-    for shard, path in earlier.clicks.items():
-        place: Place = Local(path)
+    found: dict[int, list[Place]] = {}
+    for shard, paths in earlier.clicks.items():
+        places: list[Place] = [Local(path) for path in paths]
         if request.work:
-            place = work / "earlier" / path.name
-            place.write(path.read_bytes())
-        found |= dict.fromkeys(range(shard, shards, earlier.shards), place)
-    return Keeping(into, found, shards if shards > earlier.shards else None)
+            places = [work / "earlier" / path.name for path in paths]
+            for place, path in zip(places, paths, strict=True):
+                place.write(path.read_bytes())
+        found |= dict.fromkeys(range(shard, shards, earlier.shards), places)
+    divided = shards if shards > earlier.shards else None
+    return Keeping(into, found, bool(divided) or earlier.overgrown, divided)
 
 
 def _with_letters(copy: Place, files: Files, letters: Mapping[str, Letters]) -> dict[str, Letters]:
@@ -185,7 +187,7 @@ def _build(
         tally.counts["forgotten"] = request.earlier.forgotten(read)
     if tally.counts["events/train"] == 0:
         raise InputError(f"no sessions are left to train on: {tally.fates()}")
-    _fetch(job.sessions, tally.files, directory)
+    files = _fetch(request, job, tally, directory)
     job.work.delete()
     return finish(
         directory,
@@ -197,7 +199,7 @@ def _build(
         sizes={name: tally.size(name, int(np.count_nonzero(counts[name]))) for name in SPLITS},
         fingerprints=written.fingerprints,
         parameters=_parameters(request, job, sources, limits, key),
-        known=[DatasetFile(path=name, rows=rows, sha256=sha) for name, (rows, sha) in tally.files.items()],
+        known=files,
     )
 
 
@@ -221,11 +223,18 @@ def _read(
     return read
 
 
-def _fetch(sessions: Place, names: Iterable[str], directory: Path) -> None:
-    """Bring files of sessions into ``directory``, where they do not lie there already."""
-    if sessions != Local(directory):
-        for name in names:
-            (Local(directory) / name).write((sessions / name).read())
+def _fetch(request: Request, job: steps.Job, written: Tally, directory: Path) -> list[DatasetFile]:
+    """Bring all Parquet files into ``directory``, where they do not lie there already: those of this run, and those of
+    earlier clicks that stay as they are."""
+    if job.sessions != Local(directory):
+        for name in written.files:
+            (Local(directory) / name).write((job.sessions / name).read())
+    files = [DatasetFile(path=name, rows=rows, sha256=sha) for name, (rows, sha) in written.files.items()]
+    if job.keeping.anew or not job.keeping.into or not (earlier := request.earlier):
+        return files
+    for entry in earlier.kept:
+        link(earlier.path / entry.path, directory / entry.path)
+    return [*files, *earlier.kept]
 
 
 def _filter(request: Request, job: steps.Job, stages: Stages, limits: Limits, bots: Path) -> tuple[Tally, int]:

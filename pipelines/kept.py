@@ -4,24 +4,31 @@ There is a Parquet file for each shard, and in it a row for each click, whatever
 :func:`pipelines.shards.in_order` gives them: user, item, type, and session where the log has its own, as texts;
 ``time``, epoch milliseconds; ``event_id``, a hash, where any has one; ``fate`` and ``copies``. A user's clicks stand
 side by side in one file, in order.
+
+Whoever adds to a shard writes another file, with all clicks of the users who come; so of the files of a shard
+(``00007.parquet``, ``00007-1.parquet``, ...) the last one that has a user says all of that user, and what earlier ones
+say is void. When the files that were added have grown, all is written as one again (see
+:attr:`pipelines.append.Earlier.overgrown`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipelines.clicks import count_times
 from pipelines.pieces import shard_of
 from pipelines.places import Place
 from pipelines.shards import TEXTS, encode, in_order
-from pipelines.tally import Tally
+from pipelines.tally import Tally, total
 from recsys.dataset import KEPT
 from recsys.errors import DatasetError
 from recsys.sessions import NO_ID, SessionRule
@@ -34,30 +41,30 @@ _ALL = 1 << 30  # bytes or rows that no shard has: one group of rows, and one di
 class Keeping:
     """Where the clicks of a run are kept (``None``: nowhere), and the files of those to which it adds, by shard.
 
-    Where there are more shards now (``divided``) than there were, several have their clicks in one file.
+    Those files stay as they are, unless all clicks are to be written ``anew``. Where there are more shards now
+    (``divided``) than there were, several have their clicks in the same files.
     """
 
     into: Place | None = None
-    earlier: Mapping[int, Place] = field(default_factory=dict)
+    earlier: Mapping[int, Sequence[Place]] = field(default_factory=dict)
+    anew: bool = True
     divided: int | None = None
 
     def arrange(self, shard: int, clicks: pa.Table | None, rule: SessionRule) -> tuple[pa.Table, Tally]:
         """The clicks of a shard in order and with their fates; the tally of those that were there before."""
-        tally = Tally()
-        if shard in self.earlier:
-            kept = read(self.earlier[shard])
-            if self.divided:
-                kept = _part(kept, shard, self.divided)
-            times, copies = kept["time"].to_numpy(), kept["copies"].to_numpy()
-            tally = count_times(times if (copies == 1).all() else np.repeat(times, copies))
-            clicks = kept if clicks is None else merge(kept, clicks, rule)
-        else:
-            clicks = in_order(clicks, rule)
-        if self.into:
-            name, data = f"{shard:05}.parquet", to_parquet(clicks)
+        files = self.earlier.get(shard, ())
+        known = latest([read(place) for place in files])
+        if self.divided:
+            known = [_part(each, shard, self.divided) for each in known]
+        tally = total(map(_times, known))
+        come = [] if clicks is None else [add(known, clicks, rule)]
+        table = joined(latest([*known, *come]))
+        if self.into and (written := [table] if self.anew else come):
+            name = f"{shard:05}.parquet" if self.anew or not files else f"{shard:05}-{len(files)}.parquet"
+            data = to_parquet(written[0])
             (self.into / name).write(data)
-            tally.files[f"{KEPT}/{name}"] = len(clicks), hashlib.sha256(data).hexdigest()
-        return clicks, tally
+            tally.files[f"{KEPT}/{name}"] = len(written[0]), hashlib.sha256(data).hexdigest()
+        return table, tally
 
 
 def to_parquet(clicks: pa.Table) -> pa.Buffer:
@@ -85,23 +92,55 @@ def read(place: Place) -> pa.Table:
     """
     try:
         with place.reader() as file:
-            return pq.read_table(file).combine_chunks()
+            return pq.ParquetFile(file).read().combine_chunks()
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(f"{place.address}: cannot read the clicks kept: {error}") from None
 
 
-def merge(kept: pa.Table, clicks: pa.Table, rule: SessionRule) -> pa.Table:
-    """The clicks of a shard with those that come: those of their users are put in order anew, all others stay."""
-    codes, users = encode(kept["user"])
-    come = pc.unique(clicks["user"].cast(pa.large_string()))
-    theirs = pc.is_in(users, value_set=come).to_numpy(zero_copy_only=False)[codes]
-    known = kept.filter(pa.array(theirs)).drop_columns("fate")
-    again = in_order(pa.concat_tables([_plain(known), _plain(clicks)], promote_options="default"), rule)
-    joined = pa.concat_tables([kept.filter(pa.array(~theirs)), again], promote_options="default")
-    if "event_id" in joined.column_names:
-        place = joined.column_names.index("event_id")
-        joined = joined.set_column(place, "event_id", joined["event_id"].fill_null(NO_ID))
-    return joined.unify_dictionaries().combine_chunks()
+def latest(tables: Sequence[pa.Table]) -> list[pa.Table]:
+    """The tables, each without the users of whom a later one says all."""
+    found = list(tables[-1:])
+    said = pa.array([], pa.large_string())
+    for table, later in reversed(list(pairwise(tables))):
+        said = pa.concat_arrays([said, _users(later)])
+        void = _rows_of(table, said)
+        found.append(table.take(pa.array(np.flatnonzero(~void))) if void.any() else table)
+    return found[::-1]
+
+
+def add(known: Iterable[pa.Table], clicks: pa.Table, rule: SessionRule) -> pa.Table:
+    """The clicks that come, with those that are known of the same users: in order, and with their fates."""
+    users = _users(clicks)
+    theirs = [table.take(pa.array(np.flatnonzero(_rows_of(table, users)))).drop_columns("fate") for table in known]
+    if theirs:
+        clicks = pa.concat_tables(map(_plain, [*theirs, clicks]), promote_options="default")
+    return in_order(clicks, rule)
+
+
+def joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """What the tables say, as one; those of earlier logs may have no event ids."""
+    table = pa.concat_tables(tables, promote_options="default")
+    if "event_id" in table.column_names:
+        place = table.column_names.index("event_id")
+        table = table.set_column(place, "event_id", table["event_id"].fill_null(NO_ID))
+    return table.unify_dictionaries().combine_chunks()
+
+
+def _users(clicks: pa.Table) -> pa.LargeStringArray:
+    """Each user once."""
+    return pc.unique(clicks["user"]).cast(pa.large_string())
+
+
+def _rows_of(table: pa.Table, users: pa.LargeStringArray) -> NDArray[np.bool_]:
+    """Which clicks are of one of the users."""
+    codes, names = encode(table["user"])
+    rows: NDArray[np.bool_] = pc.is_in(names, value_set=users).to_numpy(zero_copy_only=False)[codes]
+    return rows
+
+
+def _times(clicks: pa.Table) -> Tally:
+    times, copies = clicks["time"].to_numpy(), clicks["copies"].to_numpy()
+    return count_times(times if (copies == 1).all() else np.repeat(times, copies))
 
 
 def _part(kept: pa.Table, shard: int, shards: int) -> pa.Table:

@@ -17,20 +17,23 @@ COMPRESSION = 6  # how much smaller a compressed log is, roughly
 
 def shards_for(size: int, memory_mib: int, workers: int) -> int:
     """So many shards that ``workers`` of them fit the memory, for ``size`` bytes of log, if users are spread evenly."""
-    return min(max(MIN_SHARDS, _needed(size, memory_mib, workers)), MAX_SHARDS)
+    return min(max(MIN_SHARDS, _needed(size, SHARD_BYTES, memory_mib, workers)), MAX_SHARDS)
 
 
 def more_shards(before: int, size: int, memory_mib: int, workers: int) -> int:
-    """As many as ``before`` if these suffice; else twice as many, or twice that, each with users of one of them."""
+    """As many as ``before`` if these suffice; else twice as many, or twice that, each with users of one of them.
+
+    They suffice until they hold twice what is best, if the memory allows: to divide them is to write all clicks anew.
+    """
     shards = before
-    while shards < min(_needed(size, memory_mib, workers), MAX_SHARDS // 2):
+    while shards < min(_needed(size, 2 * SHARD_BYTES, memory_mib, workers), MAX_SHARDS // 2):
         shards *= 2
     return shards
 
 
-def _needed(size: int, memory_mib: int, workers: int) -> int:
+def _needed(size: int, best: int, memory_mib: int, workers: int) -> int:
     fitting = ((memory_mib << 20) - BASE_BYTES) // workers // WORKING_BYTES
-    return math.ceil(size / min(fitting, SHARD_BYTES))
+    return math.ceil(size / min(fitting, best))
 
 
 def bytes_of(sources: Sequence[Source]) -> int:

@@ -38,7 +38,7 @@ def place(sessions: Sessions, split: Split) -> tuple[Sessions, NDArray[np.int8],
     events = sessions.events
     crossing = (begins < test_from) & (ends >= test_from)
     if crossing.any():
-        sessions = sessions.keep_events(~crossing[sessions.owner] | (sessions.times < test_from))
+        sessions = sessions.keep_events(~np.repeat(crossing, sessions.lengths) | (sessions.times < test_from))
     parts = np.add(begins >= validation_from, begins >= test_from, dtype=np.int8)
     short = sessions.lengths < MIN_EVENTS
     parts[short] = NOWHERE
@@ -50,9 +50,8 @@ def count_items(shard: Place, work: Place, step: str, split: Split, settings: Se
     """Count the items of training and validation sessions."""
     sessions, _, codes = settled(shard, work, settings)
     sessions, parts, _ = place(sessions, split)
-    parts_of_events = np.repeat(parts, sessions.lengths)
     for part, name in enumerate(SPLITS[:2]):
-        items = sessions.items[parts_of_events == part]
+        items = sessions.items[np.repeat(parts == part, sessions.lengths)]
         yield from counts_of(name, codes, np.bincount(items, minlength=len(codes)))
     report(work, step, shard.name, Tally())
 

@@ -174,12 +174,12 @@ def table_of(sessions: Sessions, user_ids: Sequence[str] | pa.Array) -> pa.Table
 def session_file(sessions: Sessions, user_ids: Sequence[str] | pa.Array) -> pa.Buffer:
     """A Parquet file of sessions, in the order given; ``user_ids`` has shape ``[sessions]``."""
     file = pa.BufferOutputStream()
-    # Times as differences, the other columns by the words they use: smaller, and written in two thirds of the time.
+    # Times as differences, items and types by the words they use: smaller, and written in two thirds of the time.
     pq.write_table(
         table_of(sessions, user_ids),
         file,
         compression="zstd",
-        use_dictionary=["user_id", "items.list.element", "types.list.element"],
+        use_dictionary=["items.list.element", "types.list.element"],
         column_encoding={"times.list.element": "DELTA_BINARY_PACKED"},
     )
     return file.getvalue()

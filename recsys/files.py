@@ -29,6 +29,15 @@ def content_hash(hashes: Mapping[str, str]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def link(path: Path, name: Path) -> None:
+    """Give a file that nobody changes in place another name; where there are no such names, a copy."""
+    name.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        name.hardlink_to(path)
+    except OSError:
+        shutil.copyfile(path, name)
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file in one step that survives a crash: readers see the old bytes or the new ones."""
     with staged_file(path) as staging:

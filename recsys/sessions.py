@@ -85,15 +85,15 @@ class Sessions:
 
     def take(self, rows: NDArray[np.int64]) -> Sessions:
         """The sessions of these numbers, in this order."""
-        starts = np.concatenate(([0], np.cumsum(self.lengths[rows]))).astype(np.int64)
-        events = np.arange(starts[-1]) + np.repeat(self.starts[rows] - starts[:-1], np.diff(starts))
+        lengths = self.starts[rows + 1] - self.starts[rows]
+        starts = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
+        events = np.repeat(self.starts[rows] - starts[:-1], lengths)
+        events += np.arange(len(events))
         return Sessions(self.items[events], self.times[events], self.types[events], starts)
 
     def keep_sessions(self, keep: NDArray[np.bool_]) -> Sessions:
         """Only the sessions where ``keep`` holds."""
-        kept = self.keep_events(np.repeat(keep, self.lengths))
-        lengths = self.lengths[keep]
-        return Sessions(kept.items, kept.times, kept.types, np.concatenate(([0], np.cumsum(lengths))).astype(np.int64))
+        return self.take(np.flatnonzero(keep))
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,12 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines import sizing
+from recsys.forgetting.in_dataset import forget_in_dataset
+from recsys.forgetting.users import Users
 
 from .conftest import HEADER, NOW, Outcome, Run, good_rows
 
@@ -145,6 +148,36 @@ def test_items_become_frequent_and_boundaries_move_by_the_day_that_is_added(run:
     last = MIDNIGHT + (3 * 1440 + 102) * MINUTE_MS
     assert outcome.dataset.manifest.split.test_from == last - DAY_MS
     assert facts(outcome) == facts(run(tmp_path / "[01].csv", *options, out=tmp_path / "whole"))
+
+
+def test_only_clicks_of_users_who_come_are_written_until_these_are_many(run: Run, tmp_path: Path) -> None:
+    """And who is forgotten is so in all files."""
+
+    def day(number: int, *users: str) -> Path:
+        rows = [(user, item, 1440 * number + at) for user in users for at, item in enumerate("abc")]
+        return clicks(tmp_path / f"{number}.csv", *rows)
+
+    many = [f"user-{number}" for number in range(20)]
+    dataset = run(day(0, *many), *ALL, "--shards", "2").out
+    kept = dataset / "kept"
+    before = {path.name: path.stat().st_ino for path in kept.iterdir()}
+    assert sorted(before) == ["00000.parquet", "00001.parquet"]
+    run(day(1, "user-1"), "--append")
+    (home,) = {path.stem for path in kept.iterdir()} - {Path(name).stem for name in before}
+    after = {path.name: path.stat().st_ino for path in kept.iterdir()}
+    assert after == before | {f"{home}.parquet": after[f"{home}.parquet"]}
+    assert len(pq.read_table(kept / f"{home}.parquet")) == 6
+
+    forget_in_dataset(dataset, Users({"user-1"}, None))
+    assert "user-1'" not in str([pq.read_table(path)["user"].to_pylist() for path in kept.iterdir()])
+    run(day(2, "user-1", *many[4:12]), "--append", "--work", tmp_path / "work")
+    assert len(list(kept.iterdir())) > 2
+    outcome = run(day(3, "user-1"), "--append")
+    assert sorted(path.name for path in kept.iterdir()) == sorted(before)
+    day(0, *(user for user in many if user != "user-1"))
+    whole = run(tmp_path / "[023].csv", *ALL, out=tmp_path / "whole").dataset.manifest
+    assert outcome.dataset.manifest.content_hash == whole.content_hash
+    assert outcome.dataset.manifest.counts.forgotten == 6
 
 
 def test_a_log_that_is_added_twice_is_made_of_duplicates(run: Run, tmp_path: Path) -> None:

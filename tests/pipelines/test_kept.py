@@ -11,9 +11,9 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.kept import Keeping, read
+from pipelines.kept import Keeping
 from pipelines.pieces import shard_of
-from pipelines.places import Local
+from pipelines.places import Local, Place
 from pipelines.shards import Shard
 from recsys.sessions import NO_ID, SessionRule
 
@@ -58,13 +58,15 @@ def described(shard: Shard) -> tuple[Counter[object], int, int, list[str]]:
 
 def keep(folder: Path, parts: list[pa.Table], rule: SessionRule) -> pa.Table:
     """Add the parts one after the other, by way of files; the clicks at the end."""
-    earlier: dict[int, Local] = {}
-    for number, part in enumerate(parts):
+    files: list[Place] = []
+    for number, (part, anew) in enumerate(zip(parts, (True, False, False, True), strict=False)):
         into = Local(folder / str(number))
-        clicks, before = Keeping(into, earlier).arrange(0, part, rule)
+        clicks, before = Keeping(into, {0: files} if files else {}, anew).arrange(0, part, rule)
         assert sum(before.group("hour").values()) == sum(map(len, parts[:number]))
-        earlier = {0: into / "00000.parquet"}
-    assert read(earlier[0]).equals(clicks)
+        files = [*([] if anew else files), *into.children()]
+        assert [place.name for place in files][1:] == ["00000-1.parquet", "00000-2.parquet"][: len(files) - 1]
+    again, _ = Keeping(earlier={0: files}).arrange(0, None, rule)
+    assert again.equals(clicks)
     return clicks
 
 
@@ -90,7 +92,7 @@ def test_parts_that_are_added_in_turn_give_what_all_give_at_once(
 def test_nothing_comes_and_all_stays(tmp_path: Path) -> None:
     clicks = keep(tmp_path, [table([("u", "a", 1, "view", NO_ID, "s")], sessions=False)], SessionRule())
     (path,) = tmp_path.rglob("*.parquet")
-    assert Keeping(earlier={0: Local(path)}).arrange(0, None, SessionRule())[0].equals(clicks)
+    assert Keeping(earlier={0: [Local(path)]}).arrange(0, None, SessionRule())[0].equals(clicks)
 
 
 def test_shards_are_divided_and_name_nobody_of_the_others(tmp_path: Path) -> None:
@@ -100,14 +102,14 @@ def test_shards_are_divided_and_name_nobody_of_the_others(tmp_path: Path) -> Non
     (path,) = tmp_path.rglob("*.parquet")
     more = table([("user-1", "d", 9, "view", NO_ID, "s")], sessions=False)
     home = shard_of(pa.array(["user-1"]), 16)[0]
-    divided = Keeping(Local(tmp_path / "more"), dict.fromkeys(range(16), Local(path)), divided=16)
+    divided = Keeping(Local(tmp_path / "more"), {shard: [Local(path)] for shard in range(16)}, divided=16)
     parts = [divided.arrange(shard, more if shard == home else None, SessionRule())[0] for shard in range(16)]
     whole, _ = Keeping().arrange(0, pa.concat_tables([table(first, sessions=False), more]), SessionRule())
     assert sum((described(Shard.of(part))[0] for part in parts), Counter()) == described(Shard.of(whole))[0]
     for shard, part in enumerate(parts):
         names = part["user"].combine_chunks().dictionary
         assert names.to_pylist() == [user for user in users if shard_of(pa.array([user]), 16)[0] == shard]
-        again, _ = Keeping(earlier={shard: Local(tmp_path / f"more/{shard:05}.parquet")}).arrange(
+        again, _ = Keeping(earlier={shard: [Local(tmp_path / f"more/{shard:05}.parquet")]}).arrange(
             shard, more if shard == home else None, SessionRule()
         )
         assert described(Shard.of(again))[0] == described(Shard.of(part))[0]
