@@ -119,6 +119,8 @@ def add(known: Iterable[pa.Table], clicks: pa.Table, rule: SessionRule) -> pa.Ta
 
 def joined(tables: Sequence[pa.Table]) -> pa.Table:
     """What the tables say, as one; those of earlier logs may have no event ids."""
+    if len(tables) == 1:
+        return tables[0]
     table = pa.concat_tables(tables, promote_options="default")
     if "event_id" in table.column_names:
         place = table.column_names.index("event_id")
