@@ -128,7 +128,8 @@ def produce(bench: Bench, topic: str, clicks: Clicks, rate: float, seconds: floa
     start = time.perf_counter()
     for index, (user, value) in enumerate(zip(users.tolist(), values, strict=True)):
         while (ahead := start + index / rate - time.perf_counter()) > 0:
-            producer.poll(ahead)
+            producer.poll(0)
+            time.sleep(min(ahead, 0.001))  # poll itself waits for whole milliseconds, and not at all for less
         name, sent = f"u-{user}", time.perf_counter()
 
         def delivered(error: object, message: Message, name: str = name, sent: float = sent) -> None:
