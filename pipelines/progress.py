@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from pipelines.places import Place
 from pipelines.shards import shards_of
@@ -59,8 +59,9 @@ class Stages:
             task = display.add_task(stage, note="")
 
             def show() -> None:
-                done, of, note = state()
-                display.update(task, completed=round(done), total=max(round(of), 1), note=note)
+                with suppress(OSError):  # the work itself says what cannot be read
+                    done, of, note = state()
+                    display.update(task, completed=round(done), total=max(round(of), 1), note=note)
 
             def watch() -> None:
                 pause = _INTERVAL_SECONDS

@@ -99,6 +99,14 @@ def test_a_filesystem_that_cannot_be_used_is_named(run: Run, name: str, words: s
     assert words in outcome.stderr
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")  # of what shows the progress
+def test_a_place_for_intermediate_files_that_cannot_be_used_is_named(run: Run, halves: list[Path]) -> None:
+    outcome = run(halves[0], "--work", "ftp://host/work")
+    assert outcome.code == 74
+    assert "error: cannot read or write: ftp://host/work/dataset-" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
 @pytest.mark.parametrize("keys", [("id", "secret"), ()])
 def test_an_object_store_that_is_not_there_is_named_at_once(
     run: Run, monkeypatch: pytest.MonkeyPatch, keys: tuple[str, ...]
