@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from recsys.cli.logs import LogFlags, with_log_flags
-from recsys.cli.options import MOMENT, with_settings
+from recsys.cli.options import MOMENT, FiniteRange, with_settings
 from recsys.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 )
 @click.option("--letters", type=click.Path(path_type=Path), help="Its dead letters, mended. [default: those inside]")
 @click.option("--test-from", type=MOMENT, help="Test sessions begin at or after this (date, RFC 3339 or epoch ms).")
-@click.option("--test-days", type=click.FloatRange(min=0), help="Or: in the last N days. 0: no test split.")
+@click.option("--test-days", type=FiniteRange(min=0), help="Or: in the last N days. 0: no test split.")
 @click.option("--validation-from", type=MOMENT, help="Validation sessions begin at or after this.")
-@click.option("--validation-days", type=click.FloatRange(min=0), help="Or: in the N days before test. 0: none.")
-@click.option("--max-bad", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Share of bad lines.")
+@click.option("--validation-days", type=FiniteRange(min=0), help="Or: in the N days before test. 0: none.")
+@click.option("--max-bad", type=FiniteRange(0, 1), default=0.05, show_default=True, help="Share of bad lines.")
 @click.option("--now", type=MOMENT, help="Clicks more than a day after this are bad. [default: the clock]")
 @click.option("--shards", type=click.IntRange(1, 10_000), help="Parts that users are spread over. [default: by size]")
 @click.option("--overwrite", is_flag=True, help="Replace an existing dataset.")

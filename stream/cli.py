@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from recsys.cli.logs import LogFlags, with_log_flags
-from recsys.cli.options import MOMENT, with_settings
+from recsys.cli.options import MOMENT, FiniteRange, with_settings
 from recsys.events import MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS
 from recsys.settings import Settings
 
@@ -79,9 +79,9 @@ def services(settings: Settings) -> None:
     help="Begin with clicks of this time (date, RFC 3339 or epoch ms).",
 )
 @click.option("--until", type=MOMENT, default=MAX_TIMESTAMP_MS, help="End before clicks of this time.")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Clicks a second.")
-@click.option("--speed", type=click.FloatRange(min=0, min_open=True), help="Or: times as fast as they came.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Stop after this long.")
+@click.option("--rate", type=FiniteRange(min=0, min_open=True), help="Clicks a second.")
+@click.option("--speed", type=FiniteRange(min=0, min_open=True), help="Or: times as fast as they came.")
+@click.option("--seconds", type=FiniteRange(min=0, min_open=True), help="Stop after this long.")
 @with_settings("kafka")
 def replay(
     settings: Settings,

@@ -243,6 +243,20 @@ def test_a_place_that_cannot_be_written_is_named(command: list[str], tmp_path: P
     assert "cannot read or write: File exists: file" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "flag", ["sessions --test-days", "sessions --max-bad", "replay --rate", "publish --canary", "tune --minutes"]
+)
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_number_that_is_none_is_a_wrong_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flag: str, value: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["recsys", *flag.split(), value])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert f"{value} is not" in capsys.readouterr().err
+
+
 MISSING = [
     ("train", "none", "--out", "run"),
     ("train", ".", "--out", "run"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from functools import wraps
@@ -64,6 +65,16 @@ class InputPath(_Present, click.Path):
 
 class InputFile(_Present, click.File):
     """A file that is there, opened; - is standard input."""
+
+
+class FiniteRange(click.FloatRange):
+    """A number in a range; to click nan is in any."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
 
 
 class _Moment(click.ParamType):

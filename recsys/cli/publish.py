@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from recsys.cli.options import InputPath, with_settings
+from recsys.cli.options import FiniteRange, InputPath, with_settings
 from recsys.console import console, output
 from recsys.settings import Settings
 
@@ -16,7 +16,7 @@ from recsys.settings import Settings
 @click.option("--evaluation", type=InputPath(path_type=Path), help="evaluation.json to publish with it.")
 @click.option(
     "--canary",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     metavar="SHARE",
     help="Put it on trial with this share of the users; the current one stays.",
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from recsys.cli.epochs import EpochBar
-from recsys.cli.options import with_settings
+from recsys.cli.options import FiniteRange, with_settings
 from recsys.console import console, output, progress
 from recsys.errors import RecsysError
 from recsys.settings import Settings
@@ -38,7 +38,7 @@ TRIALS, SHOWN = 30, 5  # trials where no limit is given; trials in the table at 
 )
 @click.option(
     "--minutes",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     help="Stop at the end of the epoch in which this time is over; --resume goes on.",
 )
 @click.option(
