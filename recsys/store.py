@@ -11,6 +11,7 @@ all states that have its numbers, and no policy that evicts what was not used fo
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -140,12 +141,17 @@ class Store:
 
     @asynccontextmanager
     async def _reach(self) -> AsyncIterator[Servers]:
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
         try:
             yield self._servers or await self._meet()
         except (RedisError, OSError, TimeoutError) as error:
             reason = str(error) or type(error).__name__
             does = "refuses" if isinstance(error, ResponseError) else "does not answer"
             raise UnavailableError(f"the store at {self._address} {does}: {reason}") from error
+        finally:
+            if task and task.cancelling() > before:  # redis-py waits by ``wait_for``, which loses it in Python 3.11
+                raise asyncio.CancelledError
 
     async def _meet(self) -> Servers:
         clustered = await is_cluster(self._redis)

@@ -94,7 +94,9 @@ class _Batches:
         outcome = await until_done(work, self._worker.retry_seconds, self._stop, self._metrics)
         for bundle in bundles:
             bundle.done = True
-        self._pace.took(len(records), sum(outcome.seconds.values()))
+        seconds = sum(outcome.seconds.values())
+        self._pace.took(len(records), seconds)
+        self._app.consumer.took(seconds)
         self._metrics.observe(outcome, len(records), {bundle.tp.partition: bundle.offset for bundle in bundles})
         self._drift.observe(outcome)
         self._letter_log.say(outcome.dead)

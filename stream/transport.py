@@ -9,8 +9,8 @@ Faust fixes the time for which a broker may hold a fetch at 1.5 s. Apache Kafka 
 the figure does not matter with it; the embedded broker sleeps the whole time, and a click would wait with it.
 
 A fetch, and the work on what it brings, cost nearly the same for one click as for a few. So a broker is asked anew
-:data:`FETCH_EVERY_SECONDS` after it was asked last at the soonest: a click that comes alone waits for nothing, and
-where they come often, a few come together.
+:data:`FETCH_EVERY_SECONDS` after it was asked last at the soonest, or after the time that the last batch took: a click
+that comes alone waits for nothing, and where they come often, a few come together.
 
 Faust drops what it has fetched when a rebalance begins, and seeks back to what is committed. A partition of which
 nothing is committed yet it leaves where it is: what was dropped would never be read.
@@ -30,7 +30,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.consumer import ensure_TP
@@ -43,7 +43,7 @@ from stream.dead_letter import Record
 log = logging.getLogger(__name__)
 
 FETCH_WAIT_MS = 20
-FETCH_EVERY_SECONDS = 0.005
+FETCH_EVERY_SECONDS, FETCH_SELDOM_SECONDS = 0.005, 0.05
 HEED_SECONDS = 0.5  # between looks for errors of the group
 ASTRAY_SECONDS = 30.0  # of errors, before the worker gives up
 BUNDLE_RECORDS = 256  # at most: a batch is made of whole bundles
@@ -52,8 +52,8 @@ BUNDLE_RECORDS = 256  # at most: a batch is made of whole bundles
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
     async def on_start(self) -> None:
         await super().on_start()
-        fetcher = self._ensure_consumer()._fetcher
-        fetcher._proc_fetch_request = spaced(fetcher._proc_fetch_request, FETCH_EVERY_SECONDS)
+        fetcher, books = self._ensure_consumer()._fetcher, cast(Consumer, self.consumer)
+        fetcher._proc_fetch_request = spaced(fetcher._proc_fetch_request, lambda: books.pause)
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -90,18 +90,18 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 def spaced(
-    fetch: Callable[[Any, int, Any], Awaitable[bool]], seconds: float
+    fetch: Callable[[Any, int, Any], Awaitable[bool]], seconds: Callable[[], float]
 ) -> Callable[[Any, int, Any], Awaitable[bool]]:
     """``fetch``, begun for each node so many seconds after the time before at the soonest."""
-    due: dict[int, float] = {}
+    began: dict[int, float] = {}
 
     async def later(assignment: Any, node: int, request: Any) -> bool:
-        if (wait := due.get(node, -math.inf) - time.monotonic()) > 0:
+        if (wait := began.get(node, -math.inf) + seconds() - time.monotonic()) > 0:
             try:
                 await asyncio.sleep(wait)
             except asyncio.CancelledError:  # as a fetch that is cancelled
                 return False
-        due[node] = time.monotonic() + seconds
+        began[node] = time.monotonic()
         return await fetch(assignment, node, request)
 
     return later
@@ -132,10 +132,15 @@ class Bundle:
 
 
 class Consumer(driver.Consumer):
-    """Hands out bundles, and no more than ``broker_max_poll_records`` records ahead of the work, twice that at most."""
+    """Hands out bundles, and no more than ``broker_max_poll_records`` records ahead of the work, twice that at most.
+
+    Attributes:
+        pause: seconds from one fetch to the next, at least.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.pause = FETCH_EVERY_SECONDS
         self._most_waiting: int = self.app.conf.broker_max_poll_records
         self._delivered: dict[TP, deque[Bundle]] = {}  # and not committed
         self._waiting: deque[Bundle] = deque()
@@ -156,6 +161,10 @@ class Consumer(driver.Consumer):
             size += len(taken[-1].records)
         self._count(-size)
         return taken
+
+    def took(self, seconds: float) -> None:
+        """The work on what was taken took so long."""
+        self.pause = min(max(FETCH_EVERY_SECONDS, seconds), FETCH_SELDOM_SECONDS)
 
     def ahead(self) -> list[Record]:
         """The records that wait."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,14 @@ from tests.servers.redis_cluster import RedisCluster
 STORES = "store_url", "cluster_url"  # fixtures, for tests that are the same on either
 
 DATA = Path(__file__).parents[1] / "../shared/data"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What XLA has compiled is kept for all processes of the tests: many train networks of the same shapes."""
+    compiled = config.cache.mkdir(f"xla-{version('tensorflow')}")  # type: ignore[union-attr]
+    flags = f"--tf_xla_persistent_cache_directory={compiled} --tf_xla_persistent_cache_device_types=CPU"
+    os.environ.setdefault("TF_XLA_FLAGS", flags)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it calls it an error when it finds there what it has kept
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

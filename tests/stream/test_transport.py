@@ -180,7 +180,7 @@ def test_a_broker_is_asked_anew_after_a_while_and_each_broker_for_itself() -> No
         return True
 
     async def body() -> None:
-        fetch_later = spaced(fetch, 0.2)
+        fetch_later = spaced(fetch, lambda: 0.2)
         assert await fetch_later(None, 1, None)
         again = asyncio.create_task(fetch_later(None, 1, None))
         assert await fetch_later(None, 2, None)
