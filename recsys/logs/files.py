@@ -34,7 +34,9 @@ class LocalFiles:
     def find(self, name: str) -> list[Found]:
         """See :class:`Files`."""
         path = Path(name)
-        if path.is_dir():
+        if not name:  # to Path this is where we are
+            paths = []
+        elif path.is_dir():
             inside = [child for child in path.rglob("*") if child.is_file()]
             paths = [child for child in inside if not hidden(child.relative_to(path).parts)]
         elif path.is_file():

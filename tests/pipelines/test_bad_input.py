@@ -155,6 +155,14 @@ def test_a_missing_file_is_named(run: Run, tmp_path: Path, name: str) -> None:
     assert str(tmp_path / name) in outcome.stderr
 
 
+def test_no_name_is_not_all_files_that_are_here(run: Run, log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a variable is that a script has not set."""
+    monkeypatch.chdir(log().parent)
+    outcome = run("")
+    assert outcome.code == 66
+    assert "no such file" in outcome.stderr
+
+
 def test_wrong_columns_are_named_with_those_found_and_the_way_out(run: Run, log: Log) -> None:
     path = log(header="who,product,when")
     outcome = run(path)
