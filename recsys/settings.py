@@ -245,7 +245,7 @@ class WorkerSettings(Section):
     compact_lists: bool = Field(False, description="Lists in the store with scores as float16, without their offset.")
     batch_size: int = Field(256, ge=1, le=10_000, description="Most events in one micro-batch, unless more wait.")
     catch_up_batch: int = Field(
-        40_000, ge=1, le=100_000, description="Most events in one micro-batch then: a user's newest alone is scored."
+        100_000, ge=1, le=100_000, description="Most events in one micro-batch then: a user's newest alone is scored."
     )
     kept_users: int = Field(
         20_000,

@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=50_000)
     parser.add_argument("--units", type=int, default=100)
     parser.add_argument("--length", type=int, default=100, help="items in a list")
-    parser.add_argument("--batch", type=int, default=40_000, help="clicks in a batch while catching up")
+    parser.add_argument("--batch", type=int, default=100_000, help="clicks in a batch while catching up")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     print(json.dumps({"bounds": bounds(given.items, given.units)}), flush=True)
