@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -19,6 +20,9 @@ from recsys.vocabulary import Vocabulary
 from stream.embedded import embedded_broker, embedded_store
 from tests.servers.presence import where_present
 from tests.servers.redis_cluster import RedisCluster
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # a machine may be busy with other tests
+hypothesis.settings.load_profile("untimed")
 
 STORES = "store_url", "cluster_url"  # fixtures, for tests that are the same on either
 
