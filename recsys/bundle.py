@@ -189,6 +189,9 @@ def _check_shapes(path: Path, weights: Weights, vocabulary: Vocabulary, descript
         expected["embedding"] = (items, units)
     if description.model.embedding != "tied":
         expected["output"] = (items, units)
+    if "followers" in weights:  # models that older versions trained have none, nor those to which they say nothing
+        expected["followers"] = expected["surplus"] = (items, description.model.followers)
+        expected["following"] = (1,)
     found = {name: value.shape for name, value in weights.items()}
     if found != expected:
         wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
@@ -196,3 +199,6 @@ def _check_shapes(path: Path, weights: Weights, vocabulary: Vocabulary, descript
         raise BundleError(f"{path / WEIGHTS}: {shapes} ({items} items, {description.model.layers} layers of {units})")
     if any(not np.isfinite(value).all() for value in weights.values()):
         raise BundleError(f"{path / WEIGHTS}: holds numbers that are not finite")
+    rows = weights.get("followers", np.zeros(0, np.float32))
+    if ((rows < 0) | (rows > items) | (rows != np.rint(rows))).any():
+        raise BundleError(f"{path / WEIGHTS}: followers holds numbers that are no row of {items} items")

@@ -119,6 +119,9 @@ class ModelSettings(Section):
     memory: int = Field(
         5, ge=0, le=50, description="Clicks before the last whose items have a learned chance to come again."
     )
+    followers: int = Field(
+        16, ge=0, le=256, description="Items of which counts say how often they follow an item, beside the network."
+    )
 
 
 class TrainingSettings(Section):

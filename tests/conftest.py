@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def broker() -> Iterator[str]:
         yield address
 
 
-MEMORY = 3  # of random models
+MEMORY, FOLLOWERS = 3, 3  # of random models
 
 
 def random_states(scorer: Scorer, count: int, seed: int = 1) -> np.ndarray:
@@ -98,7 +98,23 @@ def random_states(scorer: Scorer, count: int, seed: int = 1) -> np.ndarray:
     return hidden
 
 
-def random_model(items: int = 50, units: int = 8, layers: int = 1, seed: int = 0, **sessions: object) -> Model:
+def with_added(scores: np.ndarray, weights: Mapping[str, np.ndarray], trail: np.ndarray) -> np.ndarray:
+    """Scores of the network ``[items]``, and what is added for the items of a trail and the followers of its last."""
+    added = np.zeros_like(scores)
+    for place, item in enumerate(trail.astype(int)):
+        if item:
+            added[item - 1] += weights["revisit"][place]
+    if "followers" in weights and trail[0]:
+        last = int(trail[0]) - 1
+        for follower, surplus in zip(weights["followers"][last].astype(int), weights["surplus"][last], strict=True):
+            if follower:
+                added[follower - 1] += weights["following"][0] * surplus
+    return scores + added
+
+
+def random_model(
+    items: int = 50, units: int = 8, layers: int = 1, seed: int = 0, followers: int = FOLLOWERS, **sessions: object
+) -> Model:
     """A model with random weights; items are ``item-000``, ``item-001``, … and the first are the most popular."""
     rng = np.random.default_rng(seed)
     digits = max(3, len(str(items - 1)))
@@ -112,11 +128,14 @@ def random_model(items: int = 50, units: int = 8, layers: int = 1, seed: int = 0
         weights[f"gru.{layer}.recurrent"] = normal(units, 3 * units)
         weights[f"gru.{layer}.bias"] = normal(3 * units)
     weights |= {"revisit": normal(1 + MEMORY), "rise": normal(items), "trend": normal(1)}
+    rows = (rng.integers(items, size=(items, 1)) + np.arange(followers) * max(1, items // followers)) % items
+    weights["followers"] = np.where(rng.random(rows.shape) < 0.7, 1 + rows, 0).astype(np.float32)
+    weights |= {"surplus": normal(items, followers), "following": normal(1)}
     return Model(
         weights,
         Vocabulary([f"item-{row:0{digits}d}" for row in range(items)], np.arange(items, 0, -1, dtype=np.int64)),
         Description(
-            model=ModelSettings(units=units, layers=layers, memory=MEMORY),
+            model=ModelSettings(units=units, layers=layers, memory=MEMORY, followers=followers),
             sessions=SessionSettings.model_validate(sessions),
             event_types=("view", "cart", "purchase"),
             dataset="none",

@@ -184,6 +184,26 @@ def test_weights_of_another_shape_or_not_finite_are_refused(tmp_path: Path) -> N
         load_model(tmp_path)
 
 
+@pytest.mark.parametrize("row", [-1.0, 51.0, 1.5])
+def test_followers_that_are_no_items_are_refused(tmp_path: Path, row: float) -> None:
+    made = random_model()
+    followers = np.array(made.weights["followers"])
+    followers[7, 1] = row
+    save_model(tmp_path, replace(made, weights={**made.weights, "followers": followers}))
+    with pytest.raises(BundleError, match="followers holds numbers that are no row of 50 items"):
+        load_model(tmp_path)
+
+
+def test_a_model_of_before_there_were_followers_is_read(tmp_path: Path) -> None:
+    made = random_model()
+    plain = {name: value for name, value in made.weights.items() if name not in ("followers", "surplus", "following")}
+    save_model(tmp_path, replace(made, weights=plain))
+    description = json.loads((tmp_path / DESCRIPTION).read_text())
+    del description["model"]["followers"]
+    (tmp_path / DESCRIPTION).write_text(json.dumps(description))
+    assert load_model(tmp_path).weights.keys() == plain.keys()
+
+
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="no such model directory"):
         load_model(tmp_path / "nothing")

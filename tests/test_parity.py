@@ -28,6 +28,7 @@ from recsys.published import Bundles
 from recsys.sessions import Sessions
 from recsys.state import RecommendationList, UserState, sequence
 from recsys.trail import trails
+from tests.conftest import with_added
 
 PREFIX, TOPIC = "parity", "parity-clicks"
 
@@ -103,7 +104,7 @@ def _compare(trained: Trained, stream: Stream, graph: np.ndarray, user: str, ind
     assert state.hidden[graph.shape[1] :].tolist() == trail.tolist()
     output = model.weights["output" if "output" in model.weights else "embedding"]
     scores = graph[end - 1, -units:] @ output.T + model.weights["bias"]
-    scores[trail[trail > 0] - 1] += model.weights["revisit"][trail > 0]
+    scores = with_added(scores, model.weights, trail)
     np.testing.assert_allclose(ranked.scores, np.sort(scores)[::-1][:20], atol=1e-4, rtol=0)
     # Ties aside: wherever neighbouring scores differ at all, so does their order.
     np.testing.assert_allclose(scores[ranked.rows], ranked.scores, atol=1e-4, rtol=0)

@@ -53,3 +53,9 @@ class Asked:
         """The row (of ``part``), the item and the place in its trail of all items of trails."""
         row, place = np.nonzero(self.trail[part])
         return row, self.trail[part][row, place] - 1, place
+
+
+def newest(sessions: Sessions, wanted: int) -> Sessions:
+    """The last sessions, with about so many predictions."""
+    predictions = np.maximum(sessions.lengths - 1, 0)
+    return sessions.keep_sessions(np.cumsum(predictions[::-1])[::-1] <= max(wanted, predictions.max(initial=0)))

@@ -17,9 +17,9 @@ class Epoch:
     """What an epoch brought.
 
     ``search`` epochs learn from training sessions and are validated; ``final`` epochs learn from all sessions before
-    the test boundary. ``loss`` is the mean over events. ``trend`` is how far what rose when training ended held in the
-    validation sessions (:mod:`recsys.model.trend`). ``averaged`` says whether the weights are the mean over the end of
-    the epoch, or the last ones (:mod:`recsys.model.averaging`).
+    the test boundary. ``loss`` is the mean over events. ``trend`` and ``following`` say how far what rose when training
+    ended, and what followed what, held in the validation sessions (:mod:`recsys.model.strengths`). ``averaged`` says
+    whether the weights are the mean over the end of the epoch, or the last ones (:mod:`recsys.model.averaging`).
     """
 
     phase: Phase
@@ -28,6 +28,7 @@ class Epoch:
     events_per_second: float
     validation: dict[str, float] = field(default_factory=dict)
     trend: float = 0.0
+    following: float = 0.0
     averaged: bool = False
 
 

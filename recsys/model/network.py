@@ -5,7 +5,9 @@ to the embedding; ``bias [items]``; and for each layer ``l`` ``gru.{l}.kernel``,
 ``gru.{l}.bias`` as :mod:`recsys.model.gru` says. The scores after a click are ``h output^T + bias``, ``h`` being the
 top layer's state; the items of the session's trail (:mod:`recsys.trail`) score ``revisit [1 + memory]`` more, by place,
 which :mod:`recsys.model.revisits` fits when the rest is learnt. The bias of a network that has learnt includes
-``trend [1]`` times ``rise [items]``, see :mod:`recsys.model.trend`.
+``trend [1]`` times ``rise [items]``, see :mod:`recsys.model.trend`. Where counts say more of what follows an item than
+the network does, its ``followers [items, places]`` score ``following [1]`` times their ``surplus [items, places]``
+more after it, see :mod:`recsys.model.followers`.
 
 One-hot inputs have no embedding. The product of a one-hot vector and the first layer's kernel is a row of the kernel,
 so that ``gru.0.kernel [items, 3 * units]`` is the table of inputs, and no product is computed.
@@ -32,6 +34,7 @@ Weights = dict[str, NDArray[np.float32]]
 BACKWARDS = "gru.backwards"
 REVISIT, RISE, TREND = "revisit", "rise", "trend"
 FITTED = REVISIT, RISE, TREND  # what is fitted when the rest is learnt
+FOLLOWERS, SURPLUS, FOLLOWING = "followers", "surplus", "following"  # fitted too, and there only where they count
 
 LANES, CLICKS = 256, 16  # of the offline graph; any values give the same states
 

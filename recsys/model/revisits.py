@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.model.asked import Asked
+from recsys.model.asked import Asked, newest
 from recsys.model.network import REVISIT
 from recsys.sessions import Sessions
 
@@ -28,16 +28,10 @@ def fit_revisits(weights: Mapping[str, NDArray[np.float32]], sessions: Sessions)
 
     The prior is around the numbers that ``weights`` hold: zeros at first, after a warm start what was fitted before.
     """
-    asked = Asked.of(weights, _newest(sessions, min(PREDICTIONS, SCORES // len(weights["bias"]))))
+    asked = Asked.of(weights, newest(sessions, min(PREDICTIONS, SCORES // len(weights["bias"]))))
     of_trail, of_others = _scores(weights, asked)
     clicked = asked.trail == asked.targets[:, None] + 1
     return _maximum_likelihood(of_trail, of_others, clicked, weights[REVISIT]).astype(np.float32)
-
-
-def _newest(sessions: Sessions, wanted: int) -> Sessions:
-    """The last sessions, with about so many predictions."""
-    predictions = np.maximum(sessions.lengths - 1, 0)
-    return sessions.keep_sessions(np.cumsum(predictions[::-1])[::-1] <= max(wanted, predictions.max(initial=0)))
 
 
 def _scores(

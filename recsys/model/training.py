@@ -17,11 +17,13 @@ from recsys.errors import SettingsError
 from recsys.model.averaging import CLEARLY, TailAverage
 from recsys.model.batches import Batches, batches_of
 from recsys.model.checkpoints import fingerprint, load_checkpoint, save_checkpoint
+from recsys.model.followers import Followers, fit_followers, with_followers, without_followers
 from recsys.model.history import Epoch, Phase, Progress, best_epoch, worth
 from recsys.model.learner import Learner
-from recsys.model.network import REVISIT, TREND, Weights, initial_weights
+from recsys.model.network import FOLLOWING, REVISIT, TREND, Weights, initial_weights
 from recsys.model.revisits import fit_revisits
-from recsys.model.trend import fit_trend, rise_of, with_trend
+from recsys.model.strengths import Strengths, fit_strengths
+from recsys.model.trend import rise_of, with_trend
 from recsys.sessions import Sessions
 from recsys.settings import ModelSettings, TrainingSettings
 from recsys.trail import MOST_ITEMS
@@ -196,8 +198,8 @@ class _Run:
         for averaged in (False, True):
             weights = self._serving(self._tail.take_mean() if averaged else learner.weights, sessions)
             metrics = {name: float(value) for name, value in validate(weights).items()}
-            trend = float(weights[TREND][0])
-            tries.append((replace(epoch, validation=metrics, trend=trend, averaged=averaged), weights))
+            held = _strengths_of(weights)._asdict()
+            tries.append((replace(epoch, validation=metrics, averaged=averaged, **held), weights))
         last, mean = tries
         return last if worth(last[0]) > CLEARLY * worth(mean[0]) else mean
 
@@ -205,17 +207,23 @@ class _Run:
         """The weights as they serve: with what is fitted when they have learnt ``sessions``."""
         weights[REVISIT] = fit_revisits(weights, sessions)
         rise = rise_of(sessions, self._items)
-        return with_trend(weights, rise, self._trend(weights, rise))
+        followers = Followers.of(self._start or weights, self._model.followers)
+        later = self._later if self.phase == "search" else None
+        if self._model.followers and (later is not None or self._held.following):
+            followers = fit_followers(weights, sessions, followers)
+        held = self._held if later is None else fit_strengths(weights, rise, followers, later)
+        return with_followers(with_trend(weights, rise, held.trend), followers, held.following)
 
-    def _trend(self, weights: Weights, rise: NDArray[np.float32]) -> float:
-        """How far trends hold: later sessions say so while they are not learnt; then the best epoch; or the start."""
-        if self.phase == "search" and self._later is not None:
-            return fit_trend(weights, rise, self._later)
-        searched = any(epoch.validation for epoch in self.history)
-        return best_epoch(self.history).trend if searched else float(weights[TREND][0])
+    @property
+    def _held(self) -> Strengths:
+        """How far counts held in later sessions, as the best epoch says; or the start, where none was validated."""
+        if any(epoch.validation for epoch in self.history):
+            best = best_epoch(self.history)
+            return Strengths(best.trend, best.following)
+        return _strengths_of(self._start or {})
 
     def _initial_weights(self) -> Weights:
-        return self._start or initial_weights(self._items, self._model, self._settings.seed)
+        return without_followers(self._start or initial_weights(self._items, self._model, self._settings.seed))
 
     def _epoch(self, learner: Learner, batches: Batches, done: int, epochs: int, window: int) -> Epoch:
         """The rest of an epoch, from ``window`` on."""
@@ -264,3 +272,8 @@ class _Run:
 
 def _with_prefix(prefix: str, tensors: Mapping[str, NDArray[Any]]) -> Weights:
     return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _strengths_of(weights: Mapping[str, NDArray[np.float32]]) -> Strengths:
+    """Those that weights hold."""
+    return Strengths(*(float(weights[name][0]) if name in weights else 0.0 for name in (TREND, FOLLOWING)))

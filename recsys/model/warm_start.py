@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.errors import SettingsError
-from recsys.model.network import RISE, Weights, input_table, output_table
+from recsys.model.network import FOLLOWERS, RISE, SURPLUS, Weights, input_table, output_table
 from recsys.model.trend import without_trend
 from recsys.sessions import Sessions
 from recsys.settings import ModelSettings, SessionSettings, TrainingSettings
@@ -126,7 +126,20 @@ def _carry_over(
     carried["bias"] = _expected_biases(weights["bias"][stays], known.counts[stays], vocabulary.counts)
     carried["bias"][rows[stays]] = weights["bias"][stays]
     carried[RISE] = np.zeros(len(vocabulary), np.float32)
+    if FOLLOWERS in weights:
+        carried |= _moved(weights, rows, len(vocabulary))
     return carried
+
+
+def _moved(weights: Mapping[str, NDArray[np.float32]], rows: NDArray[np.int32], items: int) -> Weights:
+    """Followers of items that stay, among so many ``items``; ``rows`` are their new ones, UNKNOWN for items gone."""
+    stays = rows != UNKNOWN
+    new_number = np.concatenate([[0], np.where(stays, rows + 1, 0)])
+    followers = new_number[weights[FOLLOWERS][stays].astype(np.int64)]
+    moved = {name: np.zeros((items, followers.shape[1]), np.float32) for name in (FOLLOWERS, SURPLUS)}
+    moved[FOLLOWERS][rows[stays]] = followers
+    moved[SURPLUS][rows[stays]] = np.where(followers > 0, weights[SURPLUS][stays], 0)
+    return moved
 
 
 def _company(table: NDArray[np.float32], is_known: NDArray[np.bool_], sessions: Sessions) -> NDArray[np.float32]:

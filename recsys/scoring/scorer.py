@@ -70,6 +70,9 @@ class Scorer:
             for layer, kernel in enumerate(kernels)
         ]
         self._revisit = weights["revisit"]
+        self._followers: NDArray[np.float32] | None = weights.get("followers")
+        if self._followers is not None:
+            self._surplus = weights["following"] * weights["surplus"]
         self._trail = slice(layers * self._units, None)
         self.width = layers * self._units + len(self._revisit)
 
@@ -121,8 +124,8 @@ class Scorer:
         """``[batch, items]``: the score of each item as the next one."""
         result: NDArray[np.float32] = self._top(hidden) @ self._output.T
         result += self._bias
-        row, item, revisit = self._revisits(hidden)
-        result[row, item] += revisit
+        row, item, added = self._added(hidden)
+        result[row, item] += added
         return result
 
     def top_k(
@@ -153,23 +156,23 @@ class Scorer:
         self, hidden: Hidden, count: int, gone: Places, least: Bounds
     ) -> tuple[list[tuple[Rows, NDArray[np.float32]]], Bounds] | None:
         """The lists of a few states as :meth:`Sieve.search` finds them, and what their last items must be worth."""
-        row, item, revisit = self._revisits(hidden)
+        row, item, added = self._added(hidden)
         but = Places(row, item)
         if len(gone.row):
             kept = ~np.isin(row * self.items + item, gone.row * self.items + gone.item)
             but = Places(np.concatenate([row, gone.row]), np.concatenate([item, gone.item]))
-            row, item, revisit = row[kept], item[kept], revisit[kept]
+            row, item, added = row[kept], item[kept], added[kept]
         search = self._sieve.search(self._top(hidden), count, but, least)
         if search is None:
             return None
         found, least = search
         row, item = np.concatenate([found.row, row]), np.concatenate([found.item, item])
         scores = self._pair_scores(hidden, row, item)
-        scores[len(found.row) :] += revisit
+        scores[len(found.row) :] += added
         return rank(row, item, scores, len(hidden), count), least
 
     def _pair_scores(self, hidden: Hidden, row: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.float32]:
-        """``[pairs]``: the score of each item for each state, without what visitors come back to."""
+        """``[pairs]``: the score of each item for each state, by the network alone."""
         top, scores = np.ascontiguousarray(self._top(hidden)), self._bias[item]
         items, states = np.empty((2, PAIRS, self._units), np.float32)
         for start in range(0, len(item), PAIRS):
@@ -184,11 +187,26 @@ class Scorer:
         """``[batch, units]``: the last layer's part of states."""
         return hidden[:, self._trail.start - self._units : self._trail.start]
 
-    def _revisits(self, hidden: Hidden) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """The items of each state's trail, and what is added to their scores."""
-        trail = hidden[:, self._trail].astype(np.int64)
+    def _added(self, hidden: Hidden) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """What is added to scores of the network: of which state, to which item (once each), and how much.
+
+        The items of a state's trail are clicked again more or less often, the followers of its last item after it.
+        """
+        trail = hidden[:, self._trail].astype(np.int32)
         row, place = np.nonzero(trail)
-        return row, trail[row, place] - 1, self._revisit[place]
+        item, added = trail[row, place], self._revisit[place]
+        if self._followers is not None:
+            last = trail[:, 0]
+            followers = np.where(last[:, None] > 0, self._followers[last - 1], 0)
+            surplus = self._surplus[last - 1]
+            again = followers[row] == item[:, None]
+            added = added + (again * surplus[row]).sum(axis=1)
+            of_trail, where = np.nonzero(again)
+            followers[row[of_trail], where] = 0
+            others, where = np.nonzero(followers)
+            row, item = np.concatenate([row, others]), np.concatenate([item, followers[others, where].astype(np.int32)])
+            added = np.concatenate([added, surplus[others, where]])
+        return row, item.astype(np.int64) - 1, added
 
     @cached_property
     def _sieve(self) -> Sieve:

@@ -26,7 +26,7 @@ import uvloop
 
 from recsys.bundle import Model, digest_of
 from recsys.position import Position, Progress
-from recsys.settings import RedisSettings
+from recsys.settings import ModelSettings, RedisSettings
 from recsys.state import RecommendationList, UserState
 from recsys.store import Store, Write
 from recsys.vocabulary import Vocabulary
@@ -37,8 +37,11 @@ from tests.conftest import publish, random_model
 def model_of(items: int, units: int = 100) -> Model:
     """A model with random weights."""
     rng = np.random.default_rng(0)
-    base = random_model(1, units)
+    places = ModelSettings().followers
+    base = random_model(1, units, followers=places)
     by_item = {
+        "followers": 1 + (rng.integers(0, items, (items, 1)) + np.arange(places) * (items // places)) % items,
+        "surplus": rng.normal(0, 1, (items, places)),
         "embedding": rng.normal(0, 0.1, (items, units)),
         "bias": rng.normal(0, 1, items),
         "rise": np.zeros(items),

@@ -1,11 +1,10 @@
 """How far trends hold: on logs in which it is known by how much."""
 
 import numpy as np
-import pytest
 
 from recsys.model.network import Weights, initial_weights
 from recsys.model.training import fit
-from recsys.model.trend import HOUR_MS, fit_trend, rise_of, with_trend, without_trend
+from recsys.model.trend import HOUR_MS, rise_of, with_trend, without_trend
 from recsys.sessions import Sessions
 from recsys.settings import ModelSettings, TrainingSettings
 
@@ -55,14 +54,6 @@ def test_few_clicks_are_no_rise_and_no_clicks_neither() -> None:
     assert rise_of(log, 3)[2] == 0
 
 
-@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
-def test_trends_are_as_strong_as_later_clicks_say(strength: float) -> None:
-    """Clicks drawn by exp(strength * rise) are likeliest under just that strength."""
-    rise = rise_of(LOG, ITEMS)
-    later = drawn(np.exp(strength * rise), 4000, 3, 10, 12)
-    assert fit_trend(indifferent(), rise, later) == pytest.approx(strength, abs=0.08)
-
-
 def test_weights_with_a_trend_score_it_and_without_it_are_what_they_were() -> None:
     rise, weights = rise_of(LOG, ITEMS), indifferent()
     trended = with_trend(weights, rise, 0.5)
@@ -80,7 +71,7 @@ def test_a_trend_that_holds_is_learnt_from_validation_and_served_after_the_refit
     validation, test = drawn(RISING, 300, 3, 10, 11), drawn(RISING, 1000, 4, 11, 12)
     settings = TrainingSettings(epochs=1, samples=64, learning_rate=0.02, seed=3)
     development = joined(log, validation)
-    model = ModelSettings(units=8, memory=0)
+    model = ModelSettings(units=8, memory=0, followers=0)
     validate = lambda weights: {"recall@20": 0.5, "mrr@20": 0.5}  # noqa: E731
     plain = fit(log, development, ITEMS, model, settings, validate=validate)
     fitted = fit(log, development, ITEMS, model, settings, validate=validate, later=validation)

@@ -14,6 +14,7 @@ from recsys.cli.train import train
 from recsys.dataset import Dataset, write_dataset
 from recsys.errors import BundleError, SettingsError
 from recsys.manifest import Split
+from recsys.model.followers import Followers, with_followers
 from recsys.model.network import Weights, initial_weights
 from recsys.model.training import Epoch, Progress, fit
 from recsys.model.trend import with_trend
@@ -95,6 +96,29 @@ def test_a_trend_is_learnt_from_new_clicks_and_its_strength_is_kept() -> None:
     assert new["bias"].tolist() == pytest.approx([2.5, 1, 1.5, 2]), "what had risen then is not learnt for good"
     assert new["trend"] == 0.5
     assert not new["rise"].any()
+
+
+def test_followers_that_stay_are_known_by_their_new_rows() -> None:
+    """b was followed by d and by what is gone, d by b; what is gone was followed by d."""
+    found = Followers(np.array([[2, 3], [1, 0], [2, 0]], np.float32), np.array([[1, 2], [3, 0], [4, 0]], np.float32))
+    new = warm_start(with_followers(weights(), found, 0.5), KNOWN, VOCABULARY, TODAY, -1, QUICK).weights
+    assert new["followers"].tolist() == [[0, 0], [D + 1, 0], [0, 0], [B + 1, 0]]
+    assert new["surplus"].tolist() == [[0, 0], [1, 0], [0, 0], [3, 0]]
+    assert new["following"] == 0.5
+
+
+def test_followers_go_on_from_what_was_known() -> None:
+    """Today b was left once, for b itself, when d was expected a little; c was left for b, and d for d, c and a."""
+    found = Followers(np.array([[2, 3], [1, 0], [2, 0]], np.float32), np.array([[1, 2], [3, 0], [4, 0]], np.float32))
+    start = warm_start(with_followers(weights(), found, 0.5), KNOWN, VOCABULARY, TODAY, -1, QUICK)
+    model = ModelSettings(units=4, followers=2)
+    fitted = fit(start.sessions, start.sessions, len(VOCABULARY), model, QUICK, start=start.weights).weights
+    assert fitted["following"] == 0.5
+    assert (fitted["followers"][B, 0], fitted["followers"][C, 0]) == (D + 1, B + 1)
+    assert 0.7 < fitted["surplus"][B, 0] < 1
+    assert fitted["surplus"][C, 0] == pytest.approx(np.log(2 / 1.3), abs=0.3)
+    after_d = dict(zip(fitted["followers"][D], fitted["surplus"][D], strict=True))
+    assert 2 < after_d[B + 1] < 3
 
 
 def test_chance_is_a_function_of_the_seed() -> None:

@@ -15,7 +15,7 @@ from recsys.scoring.ranking import rank
 from recsys.scoring.scorer import BLOCK, TILE, Scorer
 from recsys.scoring.tables import BLOCK_ITEMS
 from recsys.sessions import Sessions
-from tests.conftest import random_model, random_states
+from tests.conftest import random_model, random_states, with_added
 
 
 def sigmoid(value: float) -> float:
@@ -42,9 +42,9 @@ def test_the_step_is_the_equations_gate_by_gate() -> None:
     after = scorer.step(state, np.array([item], np.int32))[0]
     np.testing.assert_allclose(after[:3], expected, atol=1e-6)
     assert after[3:].tolist() == [item + 1, *seen]
-    scores = [float(after[:3] @ weights["embedding"][i] + weights["bias"][i]) for i in range(5)]
-    scores[item] += weights["revisit"][0]
-    scores[2] += weights["revisit"][1]
+    scores = with_added(
+        np.array([after[:3] @ row for row in weights["embedding"]]) + weights["bias"], weights, after[3:]
+    )
     np.testing.assert_allclose(scorer.scores(after[None])[0], scores, atol=1e-5)
 
 
@@ -86,7 +86,7 @@ def test_lists_are_the_first_of_a_sort_of_all_scores(items: int, count: int, exc
     """Weights of few values, so that many scores are equal; the last clicks weigh in, and lie in all blocks."""
     rng = np.random.default_rng(3)
     weights = dict(random_model(items=items, units=4).weights)
-    for name, scale in (("embedding", 1), ("bias", 3), ("revisit", 20)):
+    for name, scale in (("embedding", 1), ("bias", 3), ("revisit", 20), ("surplus", 9), ("following", 2)):
         weights[name] = rng.integers(-scale, scale + 1, weights[name].shape).astype(np.float32)
     scorer = Scorer(weights)
     hidden = random_states(scorer, 19)

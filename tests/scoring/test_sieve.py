@@ -11,7 +11,7 @@ from recsys.scoring.byte_table import ByteTable, fastest_table, multiplies_bytes
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.sieve import Sieve
 from recsys.scoring.tables import FloatTable
-from tests.conftest import random_model, random_states
+from tests.conftest import random_model, random_states, with_added
 
 Kind = type[FloatTable] | type[ByteTable]
 
@@ -72,8 +72,7 @@ def by_sorting(
     """A state's list by the score of each item, one product after the other."""
     units = weights["embedding"].shape[1]
     scores = weights["bias"] + np.array([np.vecdot(hidden[:units], item) for item in weights["embedding"]])
-    trail = hidden[units:].astype(int)
-    scores[trail[trail > 0] - 1] += weights["revisit"][trail > 0]
+    scores = with_added(scores, weights, hidden[units:])
     scores[gone] = -np.inf
     order = np.lexsort((np.arange(len(scores)), -scores))[: min(count, int(np.isfinite(scores).sum()))]
     return order.tolist(), scores[order].tolist()
