@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import platform
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -31,10 +33,18 @@ DATA = Path(__file__).parents[1] / "../shared/data"
 
 def pytest_configure(config: pytest.Config) -> None:
     """What XLA has compiled is kept for all processes of the tests: many train networks of the same shapes."""
-    compiled = config.cache.mkdir(f"xla-{version('tensorflow')}")  # type: ignore[union-attr]
+    compiled = config.cache.mkdir(f"xla-{version('tensorflow')}-{_processor()}")  # type: ignore[union-attr]
     flags = f"--tf_xla_persistent_cache_directory={compiled} --tf_xla_persistent_cache_device_types=CPU"
     os.environ.setdefault("TF_XLA_FLAGS", flags)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it calls it an error when it finds there what it has kept
+
+
+def _processor() -> str:
+    """A name for all processors that can do what this one can: machine code of one is not for others."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    can = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
+    return hashlib.sha256("\n".join([platform.machine(), *can]).encode()).hexdigest()[:12]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -34,19 +34,36 @@ def learn(loop: Learner | PlainLoop, batches: Batches, epoch: int) -> float:
     return time.perf_counter() - began
 
 
-def plot(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:
-    """One line a loop: seconds against Recall@20."""
+def plot(curves: dict[str, list[tuple[float, float]]], rates: dict[str, float], path: Path) -> None:
+    """Events per second of each loop, and a line each of seconds against Recall@20."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    figure, (speed, quality) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained", width_ratios=(1, 2))
+    speed.bar(list(rates), list(rates.values()), color=[COLOURS[name] for name in rates])
+    speed.set(title="Events learnt per second")
     for name, points in curves.items():
-        axes.plot(*zip(*points, strict=True), "o-", label=name, color=COLOURS[name])
-    axes.set(xlabel="seconds of training", ylabel="validation Recall@20", xscale="log")
-    axes.legend(frameon=False)
+        quality.plot(*zip(*points, strict=True), "o-", label=name, color=COLOURS[name])
+    quality.set(title="Validation Recall@20 by seconds of training", xscale="log")
+    for axis in (quality.xaxis.set_major_formatter, quality.xaxis.set_minor_formatter):
+        axis("{x:g}")
+    quality.legend(frameon=False)
+    for panel in (speed, quality):
+        panel.grid(alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
+
+
+def reached(curve: list[tuple[float, float]], recall: float) -> float:
+    """Seconds until ``recall``, on the lines between the points of ``curve``; infinite where it is not reached."""
+    before = (0.0, 0.0)
+    for seconds, found in curve:
+        if found >= recall:
+            return before[0] + (seconds - before[0]) * (recall - before[1]) / (found - before[1])
+        before = seconds, found
+    return float("inf")
 
 
 def main() -> None:
@@ -83,8 +100,12 @@ def main() -> None:
                 flush=True,
             )
             loop.begin_epoch()
+    rates = {name: sum(map(int, each.events)) * options.epochs / seconds[name] for name, each in batches.items()}
+    least = curves["plain"][-1][1]
+    for name, curve in curves.items():
+        print(f"{name:9}: {rates[name]:6,.0f} events/s, Recall@20 {least:.4f} after {reached(curve, least):.1f} s")
     if options.plot:
-        plot(curves, options.plot)
+        plot(curves, rates, options.plot)
 
 
 if __name__ == "__main__":
