@@ -1,16 +1,17 @@
 """How far trends hold: on logs in which it is known by how much."""
 
 import numpy as np
+import pytest
 
 from recsys.model.network import Weights, initial_weights
 from recsys.model.training import fit
-from recsys.model.trend import HOUR_MS, rise_of, with_trend, without_trend
+from recsys.model.trend import rise_of, with_trend, without_trend
 from recsys.sessions import Sessions
 from recsys.settings import ModelSettings, TrainingSettings
 
 from .logs import recall, sessions_of
 
-ITEMS = 40
+ITEMS, HOUR_MS = 40, 3_600_000
 
 
 def indifferent() -> Weights:
@@ -46,11 +47,12 @@ def test_what_rises_is_seen() -> None:
     np.testing.assert_allclose(rise, np.log(last_hour / all_hours), atol=0.35)
 
 
-def test_few_clicks_are_no_rise_and_no_clicks_neither() -> None:
+def test_few_clicks_are_little_of_a_rise_and_no_clicks_none() -> None:
+    """One click in the last half hour, which has 30 of 1,001: one more than .03, beside the prior's one."""
     often = np.zeros(1000, np.int32)
     items = np.concatenate([often, np.ones(1, np.int32)])
     log = Sessions(items, np.arange(1001) * 60_000, np.zeros(1001, np.int8), np.array([0, 1001]))
-    assert abs(rise_of(log, 3)[1]) < 0.3
+    assert rise_of(log, 3)[1] == pytest.approx(np.log(2 / (1 + 30 / 1001)), abs=1e-5)
     assert rise_of(log, 3)[2] == 0
 
 
