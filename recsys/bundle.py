@@ -202,3 +202,6 @@ def _check_shapes(path: Path, weights: Weights, vocabulary: Vocabulary, descript
     rows = weights.get("followers", np.zeros(0, np.float32))
     if ((rows < 0) | (rows > items) | (rows != np.rint(rows))).any():
         raise BundleError(f"{path / WEIGHTS}: followers holds numbers that are no row of {items} items")
+    ordered = np.sort(rows, axis=-1)
+    if ((ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] > 0)).any():
+        raise BundleError(f"{path / WEIGHTS}: followers holds an item twice in one row")

@@ -138,7 +138,7 @@ def random_model(
         weights[f"gru.{layer}.recurrent"] = normal(units, 3 * units)
         weights[f"gru.{layer}.bias"] = normal(3 * units)
     weights |= {"revisit": normal(1 + MEMORY), "rise": normal(items), "trend": normal(1)}
-    rows = (rng.integers(items, size=(items, 1)) + np.arange(followers) * max(1, items // followers)) % items
+    rows = (rng.integers(items, size=(items, 1)) + np.arange(followers) * max(1, items // max(1, followers))) % items
     weights["followers"] = np.where(rng.random(rows.shape) < 0.7, 1 + rows, 0).astype(np.float32)
     weights |= {"surplus": normal(items, followers), "following": normal(1)}
     return Model(

@@ -194,6 +194,15 @@ def test_followers_that_are_no_items_are_refused(tmp_path: Path, row: float) -> 
         load_model(tmp_path)
 
 
+def test_a_follower_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    made = random_model()
+    followers = np.array(made.weights["followers"])
+    followers[7] = 5, 0, 5
+    save_model(tmp_path, replace(made, weights={**made.weights, "followers": followers}))
+    with pytest.raises(BundleError, match="followers holds an item twice in one row"):
+        load_model(tmp_path)
+
+
 def test_a_model_of_before_there_were_followers_is_read(tmp_path: Path) -> None:
     made = random_model()
     plain = {name: value for name, value in made.weights.items() if name not in ("followers", "surplus", "following")}

@@ -4,7 +4,7 @@ A network generalises: dropout, and a state of a hundred numbers, keep it from r
 just so. Counts remember nothing else. So for each item the log's clicks on its *followers*, the items clicked next, are
 compared with how many of them the network expected, and the logarithm of their ratio, the *surplus*, is added to the
 follower's score when that item was the last one clicked: a memory beside what is generalised (Cheng et al. 2016, "Wide
-& deep learning", in the form of a residual). A few followers of each item are kept, those whose surplus is worth most.
+& deep learning", in the form of a residual). Of the followers clicked most, those whose surplus is worth most are kept.
 How far surpluses hold in later sessions is fitted with the trend (:mod:`recsys.model.strengths`): nearly wholly in a
 shop, and about a third of the way where what is clicked changes from hour to hour.
 
@@ -25,9 +25,10 @@ from recsys.model.network import FOLLOWERS, FOLLOWING, REVISIT, SURPLUS, Weights
 from recsys.sessions import Sessions
 
 PREDICTIONS = 1 << 18  # that followers are counted in, at most: the newest; some seconds
-SAMPLE = 1024  # items that stand for a larger catalogue
-COUNTED = 32  # followers of an item that are looked at, those clicked most
+SAMPLE = 4096  # items that stand for a larger catalogue
+LOOKED_AT = 2  # times as many followers of an item as are kept: those clicked most
 PRIOR_CLICKS = 1.0  # as the network expects them, or as was known before
+MOST = 4.0  # surplus: training after training, a follower that is clicked no more would lose score without end
 
 
 class Followers(NamedTuple):
@@ -48,10 +49,12 @@ class Followers(NamedTuple):
 
     @classmethod
     def of(cls, weights: Mapping[str, NDArray[np.float32]], places: int) -> Self:
-        """Those that weights hold."""
-        if FOLLOWERS not in weights:
-            return cls.none(len(weights["bias"]), places)
-        return cls(weights[FOLLOWERS], weights[SURPLUS])
+        """Those that weights hold, the first ``places`` of each item."""
+        found = cls.none(len(weights["bias"]), places)
+        if FOLLOWERS in weights:
+            some = slice(min(places, weights[FOLLOWERS].shape[1]))
+            found.items[:, some], found.surplus[:, some] = weights[FOLLOWERS][:, some], weights[SURPLUS][:, some]
+        return found
 
     def after(self, last: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
         """The followers of the items ``last [n]``: places in ``last``, rows of the followers, and their surplus."""
@@ -89,6 +92,7 @@ def fit_followers(weights: Mapping[str, NDArray[np.float32]], sessions: Sessions
     for part, chances in _chances(weights, asked, items[of_last]):
         np.add.at(expected, of_last[part], chances)
     surplus = np.log((clicks + PRIOR_CLICKS * np.exp(prior)) / (expected + PRIOR_CLICKS)) * (items > 0)
+    surplus = np.clip(surplus, -MOST, MOST)
     worth = np.abs(surplus) * np.sqrt(clicks + PRIOR_CLICKS)
     best = np.argsort(-worth, axis=1, kind="stable")[:, : before.items.shape[1]]
     found = Followers(before.items.copy(), before.surplus.copy())
@@ -100,7 +104,7 @@ def fit_followers(weights: Mapping[str, NDArray[np.float32]], sessions: Sessions
 def _counted(
     of_last: NDArray[np.int64], targets: NDArray[np.int32], known: Followers, items: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
-    """Followers (row + 1), their clicks and the surplus known of them; ``[last items, COUNTED + places]`` each.
+    """Followers (row + 1), their clicks and the surplus known of them; ``[last items, places looked at]`` each.
 
     Those clicked most come first, then what is known of others.
     """
@@ -109,16 +113,18 @@ def _counted(
     order = np.lexsort((-clicks, owner))
     owner, item, clicks = owner[order], item[order], clicks[order]
     place = np.arange(len(owner)) - np.searchsorted(owner, owner)
-    some = place < COUNTED
-    places = owner[some], place[some]
-    shape = len(known.items), COUNTED + known.items.shape[1]
+    some = place < LOOKED_AT * known.items.shape[1]
+    owner, item, clicks, place = owner[some], item[some], clicks[some], place[some]
+    counted = int(place.max(initial=-1)) + 1
+    shape = len(known.items), counted + known.items.shape[1]
     rows, counts, prior = np.zeros(shape, np.int32), np.zeros(shape), np.zeros(shape)
-    rows[places], counts[places] = item[some] + 1, clicks[some]
-    rows[:, COUNTED:], prior[:, COUNTED:] = known.items, known.surplus
-    same = (rows[:, :COUNTED, None] == rows[:, None, COUNTED:]) & (rows[:, :COUNTED, None] > 0)
-    prior[:, :COUNTED] = (same * prior[:, None, COUNTED:]).sum(axis=2)
-    again = same.any(axis=1)
-    rows[:, COUNTED:][again] = 0
+    rows[owner, place], counts[owner, place] = item + 1, clicks
+    for at in np.flatnonzero(known.items.any(axis=0)):
+        follower, surplus = known.items[:, at, None], known.surplus[:, at, None]
+        same = (rows[:, :counted] == follower) & (follower > 0)
+        prior[:, :counted] += same * surplus
+        rows[:, counted + at] = np.where(same.any(axis=1), 0, follower[:, 0])
+        prior[:, counted + at] = surplus[:, 0]
     return rows, counts, prior
 
 
@@ -127,33 +133,50 @@ def _chances(
 ) -> Iterator[tuple[slice, NDArray[np.float64]]]:
     """Which predictions, and the chance that each of their ``followers [n, places]`` is clicked next; 0 for none."""
     table, bias, revisit = weights[output_table(weights)], weights["bias"], weights[REVISIT]
-    sample, weight, stands = _sampled(len(bias), asked)
-    sampled, sampled_bias = table[sample].T.copy(), bias[sample] + np.log(weight)
-    width = len(sample) + (followers.shape[1] + len(revisit)) * (table.shape[1] + len(revisit))
+    sample = _Sample(np.bincount(asked.targets, minlength=len(bias)))
+    width = SAMPLE + 2 * (followers.shape[1] + len(revisit)) * table.shape[1]
     for start in range(0, len(asked), size := max(1, CHUNK_BYTES // (4 * width))):
         part = slice(start, start + size)
         found, trail, states = followers[part], asked.trail[part], asked.states[part]
-        same = (found[:, :, None] == trail[:, None, :]) & (found[:, :, None] > 0)
-        own = np.concatenate([found, np.where(same.any(axis=1), 0, trail)], axis=1)
-        alone = np.einsum("nu,nfu->nf", states, table[own - 1], optimize=True) + bias[own - 1].astype(np.float64)
-        alone[own == 0] = -np.inf
-        scores = alone + np.concatenate([same @ revisit, np.broadcast_to(revisit, trail.shape)], axis=1)
-        others = states @ sampled + sampled_bias
-        highest = np.maximum(others.max(axis=1), scores.max(axis=1))[:, None]
-        shares = np.exp(scores - highest)
+        revisited = np.zeros((len(found), found.shape[1] + trail.shape[1]), np.float32)
+        revisited[:, found.shape[1] :] = revisit
+        own = np.concatenate([found, trail], axis=1)
+        for back, number in enumerate(revisit):  # an item of the trail that is a follower, too, stands once
+            same = (found == trail[:, back, None]) & (found > 0)
+            revisited[:, : found.shape[1]] += same * number
+            own[:, found.shape[1] + back] *= ~same.any(axis=1)
+        row, place = np.nonzero(own)
+        alone = np.full(own.shape, -np.inf)
+        item = own[row, place] - 1
+        alone[row, place] = np.vecdot(states[row], table[item]) + bias[item]
+        drawn, weight, stands = sample.draw()
+        others = states @ table[drawn].T + (bias[drawn] + np.log(weight))
+        highest = np.maximum(others.max(axis=1), (alone + revisited).max(axis=1))[:, None]
+        shares = np.exp(alone + revisited - highest)
         rest = np.exp(others - highest.astype(np.float32)).sum(axis=1, dtype=np.float64)
         rest -= (np.exp(alone - highest) * stands[own - 1]).sum(axis=1)
         yield part, (shares / (shares.sum(axis=1) + np.maximum(rest, 0.0))[:, None])[:, : found.shape[1]]
 
 
-def _sampled(items: int, asked: Asked) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float64]]:
-    """Items that stand for all: their rows, what each weighs, and for every item what it weighs among them in all."""
-    if items <= SAMPLE:
-        return np.arange(items), np.ones(items, np.float32), np.ones(items)
-    chance: NDArray[np.float64] = np.sqrt(np.bincount(asked.targets, minlength=items) + 1.0)
-    chance /= chance.sum()
-    sample = np.random.default_rng(0).choice(items, SAMPLE, p=chance)
-    weight = (1 / (SAMPLE * chance[sample])).astype(np.float32)
-    stands = np.zeros(items)
-    np.add.at(stands, sample, weight)
-    return sample, weight, stands
+class _Sample:
+    """Items that stand for all of a catalogue; in a small one, all of it.
+
+    Args:
+        clicks: int ``[items]``; an item is drawn by their square root.
+    """
+
+    def __init__(self, clicks: NDArray[np.int64]) -> None:
+        chance = np.sqrt(clicks + 1.0)
+        self._chance: NDArray[np.float64] = chance / chance.sum()
+        self._random = np.random.default_rng(0)
+
+    def draw(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float64]]:
+        """Their rows, what each weighs, and for every item what it weighs among them in all."""
+        items = len(self._chance)
+        if items <= SAMPLE:
+            return np.arange(items), np.ones(items, np.float32), np.ones(items)
+        sample = self._random.choice(items, SAMPLE, p=self._chance)
+        weight = (1 / (SAMPLE * self._chance[sample])).astype(np.float32)
+        stands = np.zeros(items)
+        np.add.at(stands, sample, weight)
+        return sample, weight, stands

@@ -81,7 +81,7 @@ def fit(
         items: rows of the vocabulary.
         start: weights to begin from instead of random ones.
         validate: metrics of weights on the validation sessions, ``recall@20`` and ``mrr@20`` among them.
-        later: the validation sessions, which also say how far trends hold; without, as far as ``start`` says.
+        later: the validation sessions, which also say how far what was counted holds; without, ``start`` says it.
         checkpoint: file to save the run in; where it exists already, the run goes on from it and gives what an unbroken
             run would have given.
         logs: directory of TensorBoard logs.

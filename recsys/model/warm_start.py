@@ -40,7 +40,8 @@ def refuse_misfits(
     Raises:
         SettingsError: names the settings in which the trained model and what is wanted differ.
     """
-    shape, cut = tuple(ModelSettings.model_fields), ("gap_minutes", "collapse_repeats")
+    shape = tuple(name for name in ModelSettings.model_fields if name != "followers")  # which are counted anew
+    cut = ("gap_minutes", "collapse_repeats")
     differ = [
         f"{section}.{name} is {getattr(old, name)} there and {getattr(new, name)} here"
         for section, old, new, names in (

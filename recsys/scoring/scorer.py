@@ -72,7 +72,7 @@ class Scorer:
         self._revisit = weights["revisit"]
         self._followers: NDArray[np.float32] | None = weights.get("followers")
         if self._followers is not None:
-            self._surplus = weights["following"] * weights["surplus"]
+            self._surplus, self._following = weights["surplus"], weights["following"]
         self._trail = slice(layers * self._units, None)
         self.width = layers * self._units + len(self._revisit)
 
@@ -198,7 +198,7 @@ class Scorer:
         if self._followers is not None:
             last = trail[:, 0]
             followers = np.where(last[:, None] > 0, self._followers[last - 1], 0)
-            surplus = self._surplus[last - 1]
+            surplus = self._following * self._surplus[last - 1]
             again = followers[row] == item[:, None]
             added = added + (again * surplus[row]).sum(axis=1)
             of_trail, where = np.nonzero(again)

@@ -40,7 +40,7 @@ def model_of(items: int, units: int = 100) -> Model:
     places = ModelSettings().followers
     base = random_model(1, units, followers=places)
     by_item = {
-        "followers": 1 + (rng.integers(0, items, (items, 1)) + np.arange(places) * (items // places)) % items,
+        "followers": 1 + (rng.integers(0, items, (items, 1)) + np.arange(places) * max(1, items // places)) % items,
         "surplus": rng.normal(0, 1, (items, places)),
         "embedding": rng.normal(0, 0.1, (items, units)),
         "bias": rng.normal(0, 1, items),

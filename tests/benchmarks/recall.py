@@ -60,7 +60,7 @@ def reached(curve: list[tuple[float, float]], recall: float) -> float:
     """Seconds until ``recall``, on the lines between the points of ``curve``; infinite where it is not reached."""
     before = (0.0, 0.0)
     for seconds, found in curve:
-        if found >= recall:
+        if found >= recall > before[1]:
             return before[0] + (seconds - before[0]) * (recall - before[1]) / (found - before[1])
         before = seconds, found
     return float("inf")

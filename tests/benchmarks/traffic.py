@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from recsys.bundle import Model
 from recsys.demo.commands import Service, get_text
 from recsys.demo.figures import Reading
+from recsys.settings import ModelSettings
 from recsys.state import RecommendationList
 from recsys.vocabulary import Vocabulary
 from tests.benchmarks.lookup import cpu_seconds
@@ -70,7 +71,7 @@ class Mix:
 
 def shop_model(items: int, units: int, seed: int = 0) -> Model:
     """A model with random weights of the items that :class:`Mix` clicks."""
-    model = random_model(items, units, seed=seed)
+    model = random_model(items, units, seed=seed, followers=ModelSettings().followers)
     return replace(model, vocabulary=Vocabulary([f"item-{row:09d}" for row in range(items)], model.vocabulary.counts))
 
 

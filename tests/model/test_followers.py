@@ -36,11 +36,12 @@ def chain(chance: float, sessions: int, seed: int, items: int = ITEMS, step: int
     return sessions_of(rows.tolist())
 
 
+PAIRS = sessions_of([[0, 1]] * 8 + [[0, 2]] * 2 + [[3, 4]])
+
+
 def test_a_follower_has_the_log_of_its_clicks_over_those_expected() -> None:
     """By hand: 0 is left 10 times, 8 times for 1 and twice for 2; the network expects each of 40 items .25 times."""
-    found = fit_followers(
-        indifferent(), sessions_of([[0, 1]] * 8 + [[0, 2]] * 2 + [[3, 4]]), Followers.none(ITEMS, PLACES)
-    )
+    found = fit_followers(indifferent(), PAIRS, Followers.none(ITEMS, PLACES))
     assert found.items[0].tolist() == [2, 3, 0, 0]
     np.testing.assert_allclose(found.surplus[0], [np.log(9 / 1.25), np.log(3 / 1.25), 0, 0], rtol=1e-5)
     assert found.items[3].tolist() == [5, 0, 0, 0]
@@ -84,14 +85,43 @@ def test_only_the_followers_that_say_most_are_kept() -> None:
     assert found.items[0].tolist() == [30, 29, 28, 27]
 
 
-def test_a_sample_of_the_catalogue_says_nearly_what_all_of_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_known_stays_within_bounds_however_often_it_is_learnt_anew() -> None:
+    """A follower that the network expects and nobody clicks any more; each time what was found is what is known."""
+    weights, known = indifferent(), Followers.none(ITEMS, PLACES)
+    weights["bias"][8] = 3
+    known.items[1, 0], known.surplus[1, 0] = 9, 1.0
+    for _ in range(200):
+        known = fit_followers(weights, sessions_of([[1, 5]] * 400), known)
+    of_one = dict(zip(known.items[1], known.surplus[1], strict=True))
+    assert of_one[9] == -module.MOST
+    assert of_one[6] == module.MOST
+
+
+@pytest.mark.parametrize("places", [2, 6])
+def test_another_number_of_followers_keeps_the_first_of_them(places: int) -> None:
+    weights = with_followers(indifferent(), fit_followers(indifferent(), PAIRS, Followers.none(ITEMS, PLACES)), 0.5)
+    kept = Followers.of(weights, places)
+    assert kept.items.shape == (ITEMS, places)
+    assert kept.items[0, :2].tolist() == weights["followers"][0, :2].tolist() == [2, 3]
+    assert not kept.items[:, PLACES:].any()
+
+
+@pytest.mark.parametrize("peaked", [0.3, 2.0])
+def test_a_sample_of_the_catalogue_says_nearly_what_all_of_it_does(
+    monkeypatch: pytest.MonkeyPatch, peaked: float
+) -> None:
+    """Popular items have higher biases and are clicked more, as where a network has learnt."""
     items, random = 3000, np.random.default_rng(2)
+    popularity = random.permutation(items) + 1.0
     weights = initial_weights(items, ModelSettings(units=16, memory=2), 1)
-    weights["embedding"] = random.normal(0, 0.5, (items, 16)).astype(np.float32)
+    weights["embedding"] = random.normal(0, 0.5 * peaked, (items, 16)).astype(np.float32)
+    weights["bias"] = -np.log(popularity).astype(np.float32)
     weights["revisit"] = np.array([-3, 1, 0.5], np.float32)
-    asked = Asked.of(weights, chain(0.5, 300, 1, items))
+    clicks = random.choice(items, (2000, 6), p=popularity**-1 / (popularity**-1).sum())
+    asked = Asked.of(weights, sessions_of(clicks.tolist()))
     followers = random.integers(0, items + 1, (len(asked), 5)).astype(np.int32)
     followers[:, 0] = asked.targets + 1
+    monkeypatch.setattr(module, "SAMPLE", 500)
     sampled = np.concatenate([chances for _, chances in module._chances(weights, asked, followers)])
     monkeypatch.setattr(module, "SAMPLE", items)
     exact = np.concatenate([chances for _, chances in module._chances(weights, asked, followers)])
@@ -100,9 +130,9 @@ def test_a_sample_of_the_catalogue_says_nearly_what_all_of_it_does(monkeypatch: 
         scores[row, trail[trail > 0] - 1] += weights["revisit"][trail > 0]
     chances = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     true = np.where(followers > 0, np.take_along_axis(chances, followers.astype(np.int64) - 1, 1), 0)
-    np.testing.assert_allclose(exact, true, rtol=1e-4)
-    assert np.median(np.abs(sampled[true > 0] / true[true > 0] - 1)) < 0.1
-    assert sampled.sum() == pytest.approx(true.sum(), rel=0.03)
+    np.testing.assert_allclose(exact, true, rtol=1e-3, atol=1e-12)
+    assert np.median(np.abs(sampled[true > 0] / true[true > 0] - 1)) < 0.15
+    assert sampled.sum() == pytest.approx(true.sum(), rel=0.08)
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])

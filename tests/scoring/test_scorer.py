@@ -86,8 +86,9 @@ def test_lists_are_the_first_of_a_sort_of_all_scores(items: int, count: int, exc
     """Weights of few values, so that many scores are equal; the last clicks weigh in, and lie in all blocks."""
     rng = np.random.default_rng(3)
     weights = dict(random_model(items=items, units=4).weights)
-    for name, scale in (("embedding", 1), ("bias", 3), ("revisit", 20), ("surplus", 9), ("following", 2)):
+    for name, scale in (("embedding", 1), ("bias", 3), ("revisit", 20), ("surplus", 9)):
         weights[name] = rng.integers(-scale, scale + 1, weights[name].shape).astype(np.float32)
+    weights["following"] = np.full(1, 2, np.float32)
     scorer = Scorer(weights)
     hidden = random_states(scorer, 19)
     hidden[:, :4] = rng.integers(-2, 3, (19, 4))
