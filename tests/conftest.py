@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import platform
+import signal
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +33,12 @@ DATA = Path(__file__).parents[1] / "../shared/data"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What XLA has compiled is kept for all processes of the tests: many train networks of the same shapes."""
+    """What XLA has compiled is kept for all processes of the tests: many train networks of the same shapes.
+
+    Where tests run in the background of a shell, they are deaf to Ctrl-C, and so would be what they start and stop.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     compiled = config.cache.mkdir(f"xla-{version('tensorflow')}-{_processor()}")  # type: ignore[union-attr]
     flags = f"--tf_xla_persistent_cache_directory={compiled} --tf_xla_persistent_cache_device_types=CPU"
     os.environ.setdefault("TF_XLA_FLAGS", flags)
