@@ -193,7 +193,13 @@ def test_a_node_that_is_cut_off_from_the_others_is_believed_no_more(followed: Re
         wait_until(lambda: followed.owner(0)[1] == 1)
         owner, user = followed.owner(0)[0], user_of(0)
         store = Store(RedisSettings(url=owner.url, timeout_seconds=0.6, prefix=uuid.uuid4().hex))
-        assert await store.save([Write(user, None, b"state", b"list")]) == set()
+        while True:  # a replica that has only just begun to follow may be late on a busy machine
+            try:
+                assert await store.save([Write(user, None, b"state", b"list")]) == set()
+            except UnavailableError:
+                assert time.monotonic() < deadline
+            else:
+                break
         assert isinstance(store._servers, Cluster)
         nodes = store._servers._nodes
         nodes |= {each: nodes.pop(each) for each in [*nodes] if each[1] != owner.port}  # it is asked before all others
