@@ -23,11 +23,13 @@ class Asked:
         states: float32 ``[n, units]``, of the top layer, after the click before.
         trail: int32 ``[n, 1 + memory]``, as :mod:`recsys.trail` says.
         targets: int32 ``[n]``, the items clicked.
+        times: int64 ``[n]``, when (epoch ms).
     """
 
     states: NDArray[np.float32]
     trail: NDArray[np.int32]
     targets: NDArray[np.int32]
+    times: NDArray[np.int64]
 
     @classmethod
     def of(cls, weights: Mapping[str, NDArray[np.float32]], sessions: Sessions) -> Asked:
@@ -36,10 +38,14 @@ class Asked:
         asks[sessions.starts[1:][sessions.lengths > 0] - 1] = False
         trail = trails(sessions, len(weights[REVISIT]) - 1)[asks]
         states = hidden_states(dict(weights), sessions)[asks][:, -width(weights) :]
-        return cls(states, trail, sessions.items[1:][asks[:-1]])
+        return cls(states, trail, sessions.items[1:][asks[:-1]], sessions.times[1:][asks[:-1]])
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def keep(self, which: NDArray[np.int64]) -> Asked:
+        """Some of the predictions, in the order of their numbers ``which``."""
+        return Asked(self.states[which], self.trail[which], self.targets[which], self.times[which])
 
     def scores(self, weights: Mapping[str, NDArray[np.float32]]) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         """Scores by the network alone, without what the trail adds: which predictions, ``[chunk, items]``."""

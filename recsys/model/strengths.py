@@ -2,7 +2,8 @@
 
 What rises (:mod:`recsys.model.trend`) and what follows what (:mod:`recsys.model.followers`) are added to the scores,
 each times a number. The numbers differ from shop to shop and are no matter of taste: they are what makes the clicks of
-the validation sessions likeliest, which come after all that the network and the counts know.
+the validation sessions likeliest, which come after all that the network and the counts know. But what was counted
+counts once at most, and never against itself: more than that would hold in those sessions alone.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Strengths(NamedTuple):
 def fit_strengths(
     weights: Mapping[str, NDArray[np.float32]], rise: NDArray[np.float32], followers: Followers, later: Sessions
 ) -> Strengths:
-    """By maximum likelihood over the clicks of ``later`` sessions.
+    """By maximum likelihood over the clicks of ``later`` sessions, from 0 to 1.
 
     Args:
         weights: of a network that has learnt, and its revisit numbers.
@@ -51,7 +52,10 @@ def fit_strengths(
             mine = followers.after(asked.trail[part, 0] - 1)
             slopes = _derivatives(scores, asked.targets[part], rise, mine, found)
             gradient, curvature = gradient + slopes[0], curvature + slopes[1]
-        found += np.clip(np.linalg.solve(curvature, gradient), -LONGEST_STEP, LONGEST_STEP)
+        free = np.flatnonzero(np.where(gradient > 0, found < 1, found > 0))  # others stay at their bounds
+        step = np.linalg.solve(curvature[np.ix_(free, free)], gradient[free])
+        found[free] += np.clip(step, -LONGEST_STEP, LONGEST_STEP)
+        found = np.clip(found, 0, 1)
     return Strengths(*found.tolist())
 
 

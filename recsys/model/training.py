@@ -206,7 +206,7 @@ class _Run:
     def _serving(self, weights: Weights, sessions: Sessions) -> Weights:
         """The weights as they serve: with what is fitted when they have learnt ``sessions``."""
         weights[REVISIT] = fit_revisits(weights, sessions)
-        rise = rise_of(sessions, self._items)
+        rise = rise_of(weights, sessions)
         followers = Followers.of(self._start or weights, self._model.followers)
         later = self._later if self.phase == "search" else None
         if self._model.followers and (later is not None or self._held.following):

@@ -1,10 +1,11 @@
-"""What is rising: items clicked more in the last half hour than in the whole log score more.
+"""What is rising: items clicked more of late than the network says, and than in the whole log, score more.
 
 A network learns from all of a log. What visitors want changes meanwhile, most of all where items live for hours, as
 news do, and the last clicks say more of the next ones than the network has picked up. So the score of each item is
-raised by ``trend * rise``, ``rise`` being how much likelier its clicks have become of late, as a logarithm. How far
-that holds, the one number ``trend``, is fitted (:mod:`recsys.model.strengths`): news have about 0.4, a shop with a
-standing catalogue about 0.
+raised by ``trend * rise``. An item's *rise* is, as a logarithm, how much likelier it is clicked than the network says
+(:mod:`recsys.model.lag`), with a little of how much likelier than in the whole log: what has risen goes on to rise. How
+far that holds, the one number ``trend``, is fitted (:mod:`recsys.model.strengths`): wholly, or nearly, for news, and
+hardly at all in a shop with a standing catalogue.
 """
 
 from __future__ import annotations
@@ -14,20 +15,35 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.model.lag import lag_of
 from recsys.model.network import RISE, TREND, Weights
 from recsys.sessions import Sessions
 
 RECENT_MS = 1_800_000
 PRIOR_CLICKS = 1.0  # as steady as the log: a few clicks are no rise
+GOES_ON = 0.2  # how much of a rise is that over the whole log; the rest is the lag
 
 
-def rise_of(sessions: Sessions, items: int) -> NDArray[np.float32]:
+def rise_of(weights: Mapping[str, NDArray[np.float32]], sessions: Sessions) -> NDArray[np.float32]:
+    """float32 ``[items]``: how much likelier than the network says an item is clicked after ``sessions``, as a log.
+
+    Args:
+        weights: of a network that has learnt, and its revisit numbers.
+        sessions: what it has learnt from.
+    """
+    rise: NDArray[np.float32] = (1 - GOES_ON) * lag_of(weights, sessions) + GOES_ON * risen(
+        sessions, len(weights["bias"])
+    )
+    return rise
+
+
+def risen(sessions: Sessions, items: int) -> NDArray[np.float32]:
     """float32 ``[items]``: log of an item's clicks in the last half hour over what its share of all says."""
     recent = sessions.times > sessions.times.max(initial=0) - RECENT_MS
     clicks = np.bincount(sessions.items[recent], minlength=items)
     steady = np.bincount(sessions.items, minlength=items) * recent.mean()
-    rise: NDArray[np.float32] = np.log((clicks + PRIOR_CLICKS) / (steady + PRIOR_CLICKS)).astype(np.float32)
-    return rise
+    ratio: NDArray[np.float32] = np.log((clicks + PRIOR_CLICKS) / (steady + PRIOR_CLICKS)).astype(np.float32)
+    return ratio
 
 
 def with_trend(weights: Weights, rise: NDArray[np.float32], trend: float) -> Weights:

@@ -162,6 +162,20 @@ def test_a_trend_and_followers_are_fitted_together() -> None:
     assert strengths == pytest.approx((0.7, 0.4), abs=0.08)
 
 
+def test_what_was_counted_counts_once_at_most_and_never_against_itself() -> None:
+    """Clicks drawn by twice a surplus, and by less of what has risen."""
+    random = np.random.default_rng(1)
+    rise = random.normal(size=ITEMS).astype(np.float32)
+    found = Followers.none(ITEMS, 1)
+    found.items[:, 0], found.surplus[:, 0] = np.roll(np.arange(ITEMS), 1) + 1, 1.0
+    last = random.integers(0, ITEMS, 8000)
+    scores = np.tile(-0.5 * rise.astype(float), (len(last), 1))
+    scores[np.arange(len(last)), found.items[last, 0].astype(int) - 1] += 2
+    drawn = (scores + random.gumbel(size=scores.shape)).argmax(axis=1)
+    strengths = fit_strengths(indifferent(), rise, found, sessions_of(np.stack([last, drawn], axis=1).tolist()))
+    assert strengths == (0, 1)
+
+
 def test_followers_serve_where_they_count_and_not_else() -> None:
     weights = indifferent()
     found = fit_followers(weights, sessions_of([[0, 1]] * 8), Followers.none(ITEMS, PLACES))

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from recsys.model.lag import lag_of
 from recsys.model.network import Weights, initial_weights
 from recsys.model.training import fit
-from recsys.model.trend import rise_of, with_trend, without_trend
+from recsys.model.trend import GOES_ON, rise_of, risen, with_trend, without_trend
 from recsys.sessions import Sessions
 from recsys.settings import ModelSettings, TrainingSettings
 
@@ -41,7 +42,7 @@ LOG = joined(drawn(EVEN, 4000, 1, 0, 9), drawn(RISING, 1000, 2, 9, 10))
 
 
 def test_what_rises_is_seen() -> None:
-    rise = rise_of(LOG, ITEMS)
+    rise = risen(LOG, ITEMS)
     last_hour = RISING / RISING.sum()
     all_hours = 0.8 / ITEMS + 0.2 * last_hour
     np.testing.assert_allclose(rise, np.log(last_hour / all_hours), atol=0.35)
@@ -52,12 +53,23 @@ def test_few_clicks_are_little_of_a_rise_and_no_clicks_none() -> None:
     often = np.zeros(1000, np.int32)
     items = np.concatenate([often, np.ones(1, np.int32)])
     log = Sessions(items, np.arange(1001) * 60_000, np.zeros(1001, np.int8), np.array([0, 1001]))
-    assert rise_of(log, 3)[1] == pytest.approx(np.log(2 / (1 + 30 / 1001)), abs=1e-5)
-    assert rise_of(log, 3)[2] == 0
+    assert risen(log, 3)[1] == pytest.approx(np.log(2 / (1 + 30 / 1001)), abs=1e-5)
+    assert risen(log, 3)[2] == 0
+
+
+def test_a_rise_is_what_the_network_lags_behind_and_a_little_of_what_has_risen() -> None:
+    """A network that knows of the rise lags behind nothing; to one that does not it is all news."""
+    knows = {**indifferent(), "bias": np.log(RISING).astype(np.float32)}
+    has_risen = GOES_ON * risen(LOG, ITEMS)
+    lag = rise_of(knows, LOG) - has_risen
+    assert abs(lag[:5].mean()) < 0.1
+    assert abs(lag[5:].mean()) < 0.1
+    np.testing.assert_allclose(rise_of(indifferent(), LOG) - has_risen, (1 - GOES_ON) * lag_of(indifferent(), LOG))
+    assert (rise_of(indifferent(), LOG)[:5] > rise_of(knows, LOG)[:5] + 0.5).all()
 
 
 def test_weights_with_a_trend_score_it_and_without_it_are_what_they_were() -> None:
-    rise, weights = rise_of(LOG, ITEMS), indifferent()
+    rise, weights = risen(LOG, ITEMS), indifferent()
     trended = with_trend(weights, rise, 0.5)
     np.testing.assert_allclose(trended["bias"], 0.5 * rise)
     back = without_trend(trended)
@@ -80,5 +92,5 @@ def test_a_trend_that_holds_is_learnt_from_validation_and_served_after_the_refit
     assert plain.weights["trend"] == 0
     assert fitted.weights["trend"] == np.float32(fitted.history[0].trend)
     assert fitted.weights["trend"] > 0.3
-    np.testing.assert_allclose(fitted.weights["rise"], rise_of(development, ITEMS))
+    np.testing.assert_allclose(fitted.weights["rise"], rise_of(without_trend(fitted.weights), development), atol=1e-3)
     assert recall(fitted.weights, test, 5) > recall(plain.weights, test, 5) + 0.02
