@@ -31,9 +31,8 @@ def rise_of(weights: Mapping[str, NDArray[np.float32]], sessions: Sessions) -> N
         weights: of a network that has learnt, and its revisit numbers.
         sessions: what it has learnt from.
     """
-    rise: NDArray[np.float32] = (1 - GOES_ON) * lag_of(weights, sessions) + GOES_ON * risen(
-        sessions, len(weights["bias"])
-    )
+    lag, rose = lag_of(weights, sessions), risen(sessions, len(weights["bias"]))
+    rise: NDArray[np.float32] = (1 - GOES_ON) * lag + GOES_ON * rose
     return rise
 
 
