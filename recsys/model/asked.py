@@ -43,8 +43,8 @@ class Asked:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def keep(self, which: NDArray[np.int64]) -> Asked:
-        """Some of the predictions, in the order of their numbers ``which``."""
+    def keep(self, which: NDArray[np.bool_]) -> Asked:
+        """Some of the predictions: where ``which [n]`` says so."""
         return Asked(self.states[which], self.trail[which], self.targets[which], self.times[which])
 
     def scores(self, weights: Mapping[str, NDArray[np.float32]]) -> Iterator[tuple[slice, NDArray[np.float32]]]:

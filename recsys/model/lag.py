@@ -14,13 +14,13 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.model.asked import Asked
+from recsys.model.asked import Asked, newest
 from recsys.model.network import REVISIT
 from recsys.sessions import Sessions
 
 RECENT_MS = 1_200_000
 PRIOR_CLICKS = 2.0  # as the network expects them: where clicks are few, there is hardly a lag
-SCORES = 1 << 30  # that are computed at most: seconds, however large the catalogue
+PREDICTIONS, SCORES = 1 << 18, 1 << 30  # that are looked at, at most: seconds, however large the catalogue
 
 
 def lag_of(weights: Mapping[str, NDArray[np.float32]], sessions: Sessions) -> NDArray[np.float32]:
@@ -31,7 +31,7 @@ def lag_of(weights: Mapping[str, NDArray[np.float32]], sessions: Sessions) -> ND
         sessions: what it has learnt from.
     """
     items = len(weights["bias"])
-    asked = _last_asked(weights, sessions, SCORES // items)
+    asked = _last_asked(weights, sessions, min(PREDICTIONS, SCORES // items))
     expected = np.zeros(items)
     for part, scores in asked.scores(weights):
         row, item, place = asked.places(part)
@@ -44,10 +44,9 @@ def lag_of(weights: Mapping[str, NDArray[np.float32]], sessions: Sessions) -> ND
 
 
 def _last_asked(weights: Mapping[str, NDArray[np.float32]], sessions: Sessions, most: int) -> Asked:
-    """The predictions of the last minutes, the newest if they are more than ``most``."""
+    """The predictions of the last minutes, those of the newest sessions if they are more than ``most``."""
     since = sessions.times.max(initial=0) - RECENT_MS
     goes_on = np.zeros(len(sessions), np.bool_)
     goes_on[sessions.owner[sessions.times > since]] = True
-    asked = Asked.of(weights, sessions.keep_sessions(goes_on))
-    newest = np.argsort(asked.times, kind="stable")[-most:]
-    return asked.keep(newest[asked.times[newest] > since])
+    asked = Asked.of(weights, newest(sessions.keep_sessions(goes_on), most))
+    return asked.keep(asked.times > since)

@@ -73,9 +73,9 @@ def test_only_the_last_minutes_count_and_of_sessions_that_go_on_only_their_last_
     assert all(lag[item] == pytest.approx(lag[0], abs=1e-6) for item in range(ITEMS) if item != 5)
 
 
-def test_in_a_large_catalogue_the_newest_clicks_count(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_a_large_catalogue_the_newest_sessions_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SCORES", 2 * ITEMS)
     log = at_times(sessions_of([[0, 5], [0, 6], [0, 7]]), np.array([0, 9, 1, 3, 2, 8]))
     lag = lag_of(network(np.zeros(ITEMS)), log)
-    assert lag[5] == lag[7] > 0.2
-    assert lag[6] == lag[8] < 0
+    assert lag[6] == lag[7] > 0.2
+    assert lag[5] == lag[8] < 0
