@@ -4,8 +4,8 @@ A network learns from all of a log. What visitors want changes meanwhile, most o
 news do, and the last clicks say more of the next ones than the network has picked up. So the score of each item is
 raised by ``trend * rise``. An item's *rise* is, as a logarithm, how much likelier it is clicked than the network says
 (:mod:`recsys.model.lag`), with a little of how much likelier than in the whole log: what has risen goes on to rise. How
-far that holds, the one number ``trend``, is fitted (:mod:`recsys.model.strengths`): wholly, or nearly, for news, and
-hardly at all in a shop with a standing catalogue.
+far that holds, the one number ``trend``, is fitted (:mod:`recsys.model.strengths`): nearly wholly for news; in a shop,
+whose lags are small, it may be anything.
 """
 
 from __future__ import annotations
