@@ -17,7 +17,7 @@ demo: $(VENV)/.demo
 	@$(BIN)/recsys demo $(if $(CLICKS),--clicks "$(CLICKS)") $(foreach column,$(COLUMN),--column "$(column)") $(if $(TIME_UNIT),--time-unit $(TIME_UNIT)) $(if $(KEEP),--keep)
 
 test: $(VENV)/.test check
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

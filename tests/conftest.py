@@ -54,9 +54,12 @@ def _processor() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that no process waits for them at the end."""
-    longest = "stream", "tuning", "model"
-    items.sort(key=lambda item: [folder not in item.path.parts for folder in longest])
+    """The longest files first, so that no process is left with one at the end."""
+    files = "test_training", "test_demo", "test_tune", "test_parity", "test_resume", "test_demo_stops", "test_memory"
+    folders = "model", "stream", "tuning", "pipelines"
+    place = {name: place for place, name in enumerate((*files, *folders))}
+    last = len(place)
+    items.sort(key=lambda item: min(place.get(item.path.stem, last), place.get(item.path.parent.name, last)))
 
 
 @pytest.fixture(autouse=True)
