@@ -134,6 +134,9 @@ class TrainingSettings(Section):
     patience: int = Field(
         3, ge=1, description="Stop after this many epochs without a better one (Recall@20 times MRR@20, validation)."
     )
+    halvings: int = Field(
+        5, ge=0, le=20, description="After early stopping, passes over the newest half, quarter and so on; 0: none."
+    )
     refit: bool = Field(True, description="After early stopping, train anew on training and validation sessions.")
     warm_epochs: int = Field(1, ge=1, description="Passes over what is new, after a warm start.")
     replay: DropoutRate = Field(0.0, description="After a warm start, share of sessions that were learnt before.")

@@ -45,6 +45,9 @@ def train(settings: Settings, dataset: Path, out: Path, trained: Path | None, re
     Writes OUT/model (weights, vocabulary, settings), OUT/history.json and OUT/logs (TensorBoard). While it runs,
     OUT/checkpoint.safetensors holds all that --resume needs.
 
+    It searches for the best number of epochs on the validation sessions, then tries whether the newest sessions once
+    more make it better (--halvings), and does what was best anew with all sessions (--refit).
+
     With --warm-start the model there goes on learning: weights of items it knows are kept, items new to it begin at the
     mean of those they share sessions with, and --warm-epochs passes are made over the sessions that are newer than what
     it has learnt (with a share of older ones, --replay). There is no early stopping and no refit then: validation
@@ -160,7 +163,10 @@ def _report() -> Iterator[Report]:
 
 
 def _line(epoch: Epoch) -> str:
-    line = f"{PHASES[epoch.phase]} {epoch.number}: loss {epoch.loss:.3f}, {epoch.events_per_second:,.0f} events/s"
+    which = "" if epoch.share == 1 else f" (newest {epoch.share:.0%})"
+    line = (
+        f"{PHASES[epoch.phase]} {epoch.number}{which}: loss {epoch.loss:.3f}, {epoch.events_per_second:,.0f} events/s"
+    )
     if epoch.validation:
         line += f", validation Recall@20 {epoch.validation['recall@20']:.4f} MRR@20 {epoch.validation['mrr@20']:.4f}"
     return line

@@ -22,6 +22,8 @@ from recsys.files import staged_file
 from recsys.sessions import Sessions
 from recsys.settings import ModelSettings, TrainingSettings
 
+FORMAT = 2  # what a checkpoint says of a run, and what the run would do next
+
 
 def fingerprint(
     model: ModelSettings,
@@ -33,7 +35,7 @@ def fingerprint(
     """What a run depends on: settings, weights it starts from, and data. How often it is saved does not matter."""
     digest = hashlib.blake2b(model.model_dump_json().encode(), digest_size=16)
     digest.update(training.model_dump_json(exclude={"checkpoint_seconds"}).encode())
-    digest.update(f"{items}".encode())
+    digest.update(f"{items} {FORMAT}".encode())
     for name, weight in sorted(start.items()):
         digest.update(name.encode())
         digest.update(weight.tobytes())

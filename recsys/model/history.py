@@ -17,9 +17,11 @@ class Epoch:
     """What an epoch brought.
 
     ``search`` epochs learn from training sessions and are validated; ``final`` epochs learn from all sessions before
-    the test boundary. ``loss`` is the mean over events. ``trend`` and ``following`` say how far what rose when training
-    ended, and what followed what, held in the validation sessions (:mod:`recsys.model.strengths`). ``averaged`` says
-    whether the weights are the mean over the end of the epoch, or the last ones (:mod:`recsys.model.averaging`).
+    the test boundary. ``share`` says how much of these an epoch goes through, the newest, where it is not all of them
+    (:mod:`recsys.model.narrowing`). ``loss`` is the mean over events. ``trend`` and ``following`` say how far what rose
+    when training ended, and what followed what, held in the validation sessions (:mod:`recsys.model.strengths`).
+    ``averaged`` says whether the weights are the mean over the end of the epoch, or the last ones
+    (:mod:`recsys.model.averaging`).
     """
 
     phase: Phase
@@ -30,6 +32,7 @@ class Epoch:
     trend: float = 0.0
     following: float = 0.0
     averaged: bool = False
+    share: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,8 @@ class Learner:
         self._input, self._output = input_table(weights), output_table(weights)
         self._steps = settings.epochs * len(batches)
         state = layers(weights) * width(weights)
-        self._feed = Feed(batches, len(weights["bias"]), weights[self._input].shape[1] + state, settings)
+        self._numbers = weights[self._input].shape[1] + state
+        self._feed = Feed(batches, len(weights["bias"]), self._numbers, settings)
         self._strategy = strategy(settings.devices)
         with self._strategy.scope():
             self._variables = {name: tf.Variable(weight, name=name) for name, weight in learnt.items()}
@@ -60,14 +61,30 @@ class Learner:
     @property
     def weights(self) -> Weights:
         """A copy of the weights as they stand, without what only learning needs."""
-        learnt = {name: variable.numpy() for name, variable in self._variables.items() if name != BACKWARDS}
+        learnt = {name: weight for name, weight in self.learnt.items() if name != BACKWARDS}
         return learnt | {name: value.copy() for name, value in self._kept.items()}
+
+    @property
+    def learnt(self) -> Weights:
+        """A copy of all that is learnt."""
+        return {name: variable.numpy() for name, variable in self._variables.items()}
 
     @property
     def state(self) -> dict[str, tf.Variable]:
         """Everything that a step changes, by name."""
         prefixed = {f"weight.{name}": variable for name, variable in self._variables.items()}
         return {**prefixed, **self._optimizer.slots, "hidden": self._hidden, "loss_sum": self._loss_sum}
+
+    def turn_to(self, batches: Batches) -> None:
+        """Learn from other batches, of the same shape, from now on."""
+        self._feed = Feed(batches, self._variables["bias"].shape[0], self._numbers, self._settings)
+
+    def start_over(self, weights: Weights) -> None:
+        """The next step is as if it were the first, from where the learner stands but for the ``weights`` given."""
+        for name, weight in weights.items():
+            self._variables[name].assign(weight)
+        self._optimizer.restart()
+        self.begin_epoch()
 
     def begin_epoch(self) -> None:
         """Lanes start empty."""

@@ -155,6 +155,12 @@ class Optimizer:
         }
         self.slots = {f"{slot}.{name}": kept for name, slots in self._kept.items() for slot, kept in slots.items()}
 
+    def restart(self) -> None:
+        """All slots as before the first step."""
+        for name, slots in self._kept.items():
+            for slot, start in self._rule.slots(self._weights[name]).items():
+                slots[slot].assign(start)
+
     def apply(self, gradients: Mapping[str, Any], rate: Any) -> None:
         """Change weights, by name: wholly by a tensor, by rows where the gradient is :class:`Rows`."""
         for name, gradient in gradients.items():

@@ -20,6 +20,7 @@ from recsys.model.checkpoints import fingerprint, load_checkpoint, save_checkpoi
 from recsys.model.followers import Followers, fit_followers, with_followers, without_followers
 from recsys.model.history import Epoch, Phase, Progress, best_epoch, worth
 from recsys.model.learner import Learner
+from recsys.model.narrowing import best_whole_epoch, newest_share, next_share
 from recsys.model.network import FOLLOWING, REVISIT, TREND, Weights, initial_weights
 from recsys.model.revisits import fit_revisits
 from recsys.model.strengths import Strengths, fit_strengths
@@ -28,7 +29,8 @@ from recsys.sessions import Sessions
 from recsys.settings import ModelSettings, TrainingSettings
 from recsys.trail import MOST_ITEMS
 
-BEST, SUM = "best.", "sum."  # tensors of a checkpoint that are the best epoch's weights, and of a tail average
+# Tensors of a checkpoint that are the best epoch's weights, those from which a search narrows down, and a tail average
+BEST, WHOLE, SUM = "best.", "whole.", "sum."
 REPORT_WINDOWS = 32  # windows between two calls of the progress callback
 
 # What TensorBoard's own package, which only looking at logs needs, would mark a scalar with.
@@ -71,9 +73,10 @@ def fit(
 ) -> Fitted:
     """Train a model.
 
-    With ``validate``, first learn from ``training`` until no better epoch has come for ``patience`` epochs;
-    then, if ``refit`` is set, learn anew from ``development`` for the best number of epochs, else keep the best epoch's
-    weights. Without ``validate``, learn from ``development`` for ``epochs``.
+    With ``validate``, first learn from ``training`` until no better epoch has come for ``patience`` epochs, and narrow
+    down to its newest sessions (:mod:`recsys.model.narrowing`); then, if ``refit`` is set, do what led to the best of
+    these weights anew with ``development``, else keep them. Without ``validate``, learn from ``development`` for
+    ``epochs``.
 
     Args:
         training: sessions before the validation boundary, in the order they are learnt.
@@ -99,14 +102,12 @@ def fit(
     for epoch in run.history:
         report(epoch)
     until = int(development.times.max(initial=0))
-    if validate is None:
-        return Fitted(run.finish(development, settings.epochs), run.history, "development", until)
-    if run.phase == "search":
-        run.learn("search", training, settings.epochs, validate)
-    if not settings.refit:
-        return Fitted(run.best_weights, run.history, "training", int(training.times.max(initial=0)))
-    epochs = best_epoch(run.history).number
-    return Fitted(run.finish(development, epochs), run.history, "development", until)
+    if validate is not None:
+        if run.phase == "search":
+            run.learn("search", training, validate)
+        if not settings.refit:
+            return Fitted(run.best_weights, run.history, "training", int(training.times.max(initial=0)))
+    return Fitted(run.finish(development), run.history, "development", until)
 
 
 def refuse_nothing_to_learn(sessions: Sessions) -> None:
@@ -143,46 +144,58 @@ class _Run:
         self.phase: Phase = "search"
         self.history: list[Epoch] = []
         self.best_weights: Weights = {}
+        self._whole: Weights = {}  # after the best epoch over all sessions
         self._restored: tuple[int, int, Mapping[str, NDArray[Any]]] | None = None
         saved = load_checkpoint(checkpoint, identity) if checkpoint else None
         if saved is not None:
             progress, tensors = saved
             self.phase = progress["phase"]
             self.history = [Epoch(**epoch) for epoch in progress["history"]]
-            self.best_weights = _with_prefix(BEST, tensors)
-            self._restored = progress["epoch"], progress["window"], tensors
+            self.best_weights, self._whole = _with_prefix(BEST, tensors), _with_prefix(WHOLE, tensors)
+            self._restored = progress["steps"], progress["window"], tensors
 
-    def finish(self, sessions: Sessions, epochs: int) -> Weights:
-        """The weights after so many epochs over ``sessions``, as they serve."""
-        learner = self.learn("final", sessions, epochs)
+    def finish(self, sessions: Sessions) -> Weights:
+        """The weights after the final training on ``sessions``, as they serve."""
+        learner = self.learn("final", sessions)
         return self._serving(self._tail.take_mean() if self._averages else learner.weights, sessions)
 
-    def learn(self, phase: Phase, sessions: Sessions, epochs: int, validate: Validate | None = None) -> Learner:
-        """Up to so many epochs over ``sessions``, or what is left of them where the run was restored in this phase."""
+    def learn(self, phase: Phase, sessions: Sessions, validate: Validate | None = None) -> Learner:
+        """All epochs of a phase, or what is left of them where the run was restored in it."""
         refuse_nothing_to_learn(sessions)
         batches = batches_of(sessions, self._settings)
         gc.collect()  # the learner of the search, large and in a cycle with its own functions
         learner = Learner(self._initial_weights(), batches, self._settings)
-        done = window = 0
-        self._tail = TailAverage(len(batches))
-        if self._restored is not None and self.phase == phase:
-            done, window, tensors = self._restored
-            for name, variable in learner.state.items():
-                variable.assign(tensors[name])
-            self._tail = TailAverage(len(batches), _with_prefix(SUM, tensors))
+        restored = self._restored if self.phase == phase else None
         self.phase, self._restored = phase, None
-        while done < epochs and not (validate and self._risen_enough()):
-            epoch = self._epoch(learner, batches, done, epochs, window)
+        steps, window, tensors = restored or (0, 0, {})
+        for name, variable in learner.state.items() if tensors else ():
+            variable.assign(tensors[name])
+        at = next((epoch.share for epoch in reversed(self.history) if epoch.phase == phase), 1.0)
+        if at < 1:
+            batches = _narrowed(learner, sessions, at, self._settings)
+        sums, tensors = _with_prefix(SUM, tensors), {}
+        self._tail = TailAverage(len(batches), sums)  # of the epoch that was saved last
+        while (share := next_share(self.history, phase, self._settings)) is not None:
+            if share != at:
+                batches, at = _narrowed(learner, sessions, share, self._settings), share
+            if share < 1 and window == 0:
+                learner.start_over(self._whole)
+                self._whole = {}
+            self._tail, sums = TailAverage(len(batches), sums if window else None), {}
+            epoch = self._epoch(learner, batches, share, steps, window)
+            steps, window = steps + len(batches), 0
             if validate:
                 epoch, weights = self._validated(epoch, learner, sessions, validate)
             self.history.append(epoch)
             if validate and not self._settings.refit and best_epoch(self.history) is epoch:
                 self.best_weights = weights
-            done, window = done + 1, 0
+            if validate and share == 1 and best_whole_epoch(self.history) is epoch:
+                self._whole = learner.learnt
             learner.begin_epoch()
             self._log(epoch)  # before it is saved: rather twice than never
-            self._save(learner, done, window)
+            self._save(learner, steps, window)
             self._report(epoch)
+        self._whole = {}
         return learner
 
     @property
@@ -225,35 +238,33 @@ class _Run:
     def _initial_weights(self) -> Weights:
         return without_followers(self._start or initial_weights(self._items, self._model, self._settings.seed))
 
-    def _epoch(self, learner: Learner, batches: Batches, done: int, epochs: int, window: int) -> Epoch:
-        """The rest of an epoch, from ``window`` on."""
+    def _epoch(self, learner: Learner, batches: Batches, share: float, steps: int, window: int) -> Epoch:
+        """The rest of an epoch, from ``window`` on; so many ``steps`` came before it in this phase."""
         events = np.concatenate(([0], np.cumsum(batches.events)))
         began, first = time.monotonic(), window
-        averages = self.phase == "search" or (self._averages and done + 1 == epochs)
-        for learnt in learner.learn(range(first, len(batches)), done * len(batches) + first):
+        number = 1 + sum(epoch.phase == self.phase for epoch in self.history)
+        epochs = max(number, self._settings.epochs)
+        averages = self.phase == "search" or self._averages
+        for learnt in learner.learn(range(first, len(batches)), steps + first):
             window = learnt + 1
             if averages and self._tail.due(window):
                 self._tail.add(learner.weights)
             if window % REPORT_WINDOWS == 0 or window == len(batches):
                 rate = float(events[window] - events[first]) / (time.monotonic() - began)
                 loss = learner.loss_sum / max(int(events[window]), 1)
-                self._report(Progress(self.phase, done + 1, epochs, window, len(batches), loss, rate))
+                self._report(Progress(self.phase, number, epochs, window, len(batches), loss, rate))
                 if time.monotonic() - self._saved_at >= self._settings.checkpoint_seconds and window < len(batches):
-                    self._save(learner, done, window)
-        return Epoch(self.phase, done + 1, loss, rate)
+                    self._save(learner, steps, window)
+        return Epoch(self.phase, number, loss, rate, share=share)
 
-    def _risen_enough(self) -> bool:
-        """Whether epochs have stopped getting better."""
-        searched = [epoch for epoch in self.history if epoch.validation]
-        return bool(searched) and searched[-1].number - best_epoch(searched).number >= self._settings.patience
-
-    def _save(self, learner: Learner, done: int, window: int) -> None:
+    def _save(self, learner: Learner, steps: int, window: int) -> None:
         if self._checkpoint is None:
             return
         history = [asdict(epoch) for epoch in self.history]
-        progress = {"phase": self.phase, "epoch": done, "window": window, "history": history}
+        progress = {"phase": self.phase, "steps": steps, "window": window, "history": history}
         tensors = {name: variable.numpy() for name, variable in learner.state.items()}
         tensors |= {f"{BEST}{name}": value for name, value in self.best_weights.items()}
+        tensors |= {f"{WHOLE}{name}": value for name, value in self._whole.items()}
         tensors |= {f"{SUM}{name}": value for name, value in self._tail.sums.items()}
         save_checkpoint(self._checkpoint, self._identity, progress, tensors)
         self._saved_at = time.monotonic()
@@ -268,6 +279,13 @@ class _Run:
             for name, value in values.items():
                 tf.summary.write(name, np.float32(value), metadata=_SCALAR)
         writer.close()
+
+
+def _narrowed(learner: Learner, sessions: Sessions, share: float, settings: TrainingSettings) -> Batches:
+    """Batches of the newest sessions, from which the learner learns from now on."""
+    batches = batches_of(newest_share(sessions, share), settings)
+    learner.turn_to(batches)
+    return batches
 
 
 def _with_prefix(prefix: str, tensors: Mapping[str, NDArray[Any]]) -> Weights:

@@ -45,7 +45,7 @@ def test_a_run_that_goes_on_in_the_middle_has_the_same_mean() -> None:
 
 
 MODEL = ModelSettings(units=8)
-SETTINGS = TrainingSettings(batch_size=4, clicks_per_step=2, samples=8, epochs=2)
+SETTINGS = TrainingSettings(batch_size=4, clicks_per_step=2, samples=8, epochs=2, halvings=0)
 
 
 @pytest.mark.parametrize(("gain", "averaged"), [(0.1, True), (-0.005, True), (-0.1, False)])

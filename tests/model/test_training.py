@@ -123,7 +123,7 @@ class Planned:
         return {"recall@20": self.recalls[epoch], "mrr@20": 0.1}
 
 
-STOPPING = QUICK.model_copy(update={"epochs": 10, "patience": 2})
+STOPPING = QUICK.model_copy(update={"epochs": 10, "patience": 2, "halvings": 0})
 
 
 @pytest.mark.parametrize("averaged", [False, True])

@@ -15,7 +15,8 @@ from recsys.vocabulary import Vocabulary
 from tests.model.logs import markov_chain, markov_log
 
 ITEMS, SESSIONS = 40, 400
-OPTIONS = ["--units", "8", "--epochs", "2", "--batch-size", "8", "--clicks-per-step", "4", "--samples", "8"]
+TRAINING = {"epochs": 2, "halvings": 1, "batch-size": 8, "clicks-per-step": 4, "samples": 8}
+OPTIONS = ["--units", "8", *(word for name, value in TRAINING.items() for word in (f"--{name}", str(value)))]
 SPACE = """
 [training]
 learning_rate = { low = 0.005, high = 0.5, log = true }

@@ -35,7 +35,10 @@ from recsys.tuning.study import CHECKPOINT, EPOCHS, ERROR, FIGURES, JOURNAL, Ide
 from .conftest import OPTIONS, make_dataset
 
 QUICK = Settings.model_validate(
-    {"model": {"units": 8}, "training": {"epochs": 3, "batch_size": 8, "clicks_per_step": 4, "samples": 8}}
+    {
+        "model": {"units": 8},
+        "training": {"epochs": 3, "halvings": 0, "batch_size": 8, "clicks_per_step": 4, "samples": 8},
+    }
 )
 RATE: Space = {"training.learning_rate": FloatDistribution(0.01, 0.5, log=True)}
 
