@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from recsys.model.network import Weights
 
-CLEARLY = 1.02  # times as good, in Recall@20 times MRR@20: validation is not sure of less
 SHARE, LOOKS = 0.1, 8  # of an epoch's windows, how many are averaged over, and how many times weights are looked at
 
 

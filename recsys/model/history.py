@@ -8,6 +8,7 @@ from math import prod
 from typing import Literal
 
 STOP_METRICS = "recall@20", "mrr@20"  # the best epoch has the highest product of them
+CLEARLY = 1.02  # times as good, by that product: validation is not sure of less
 
 Phase = Literal["search", "final"]
 
@@ -49,9 +50,14 @@ class Progress:
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:
-    """The validated epoch with the highest Recall@20 times MRR@20, the first of equals."""
-    validated = (epoch for epoch in history if epoch.validation)
-    return max(validated, key=worth)
+    """The validated epoch with the highest Recall@20 times MRR@20, the first of equals.
+
+    One that has gone through the newest sessions alone has to be clearly better than those that went through all.
+    """
+    validated = [epoch for epoch in history if epoch.validation]
+    best = max(validated, key=worth)
+    whole = max((epoch for epoch in validated if epoch.share == 1), key=worth)
+    return best if worth(best) > CLEARLY * worth(whole) else whole
 
 
 def worth(epoch: Epoch) -> float:

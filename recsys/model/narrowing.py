@@ -3,8 +3,8 @@
 A log of many days is mostly of days whose items nobody looks for any more, as with news, and Adagrad, which slows down
 with all that it has seen, has hardly a step left for the last hours. So after its best epoch a search narrows down: it
 goes once through the newest half of the sessions, then through the newest quarter, and so on, each time with its steps
-as long as at first. All that takes less than another epoch. Validation says which of these weights are the best; in a
-shop that may be those before the first of them. The refit then does the same over all sessions.
+as long as at first. All that takes less than another epoch. Validation says which of these weights are the best: in a
+shop, or where the log is of one day, those before the first of them. The refit then does the same over all sessions.
 """
 
 from __future__ import annotations

@@ -14,11 +14,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from recsys.errors import SettingsError
-from recsys.model.averaging import CLEARLY, TailAverage
+from recsys.model.averaging import TailAverage
 from recsys.model.batches import Batches, batches_of
 from recsys.model.checkpoints import fingerprint, load_checkpoint, save_checkpoint
 from recsys.model.followers import Followers, fit_followers, with_followers, without_followers
-from recsys.model.history import Epoch, Phase, Progress, best_epoch, worth
+from recsys.model.history import CLEARLY, Epoch, Phase, Progress, best_epoch, worth
 from recsys.model.learner import Learner
 from recsys.model.narrowing import best_whole_epoch, newest_share, next_share
 from recsys.model.network import FOLLOWING, REVISIT, TREND, Weights, initial_weights

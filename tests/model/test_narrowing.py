@@ -54,6 +54,8 @@ NARROWED = [(0.4, 0.5), (0.6, 0.25), (0.5, 0.125)]
         ("final", searched(0.1, 0.3, 0.2, 0.2, *NARROWED) + final(1.0, 1.0, 0.5), 0.25),
         ("final", searched(0.1, 0.3, 0.2, 0.2, *NARROWED) + final(1.0, 1.0, 0.5, 0.25), None),
         ("final", searched(0.7, 0.3, 0.2, *NARROWED) + final(1.0), None),  # the best has gone through all of them
+        ("final", searched(0.3, 0.2, 0.2, (0.305, 0.5)) + final(1.0), None),  # nor is it clearly better to narrow
+        ("final", searched(0.3, 0.2, 0.2, (0.31, 0.5)) + final(1.0), 0.5),
         ("final", final(1.0, 1.0, 1.0), 1.0),  # without a search, all epochs that are set
         ("final", final(1.0, 1.0, 1.0, 1.0), None),
     ],
