@@ -157,7 +157,7 @@ def _report() -> Iterator[Report]:
             if isinstance(event, Progress):
                 bar.show(event)
             else:
-                console.print(_line(event))
+                console.print(_line(event), soft_wrap=True)  # a log has a line an epoch
 
         yield report
 
