@@ -73,6 +73,7 @@ def render(
         head_share=round(100 * float(comparison.concentration(comparison.model)[_tenth(comparison)])),
         head_demand=round(100 * float(comparison.demand[_tenth(comparison)])),
         validated=any(epoch["validation"] for epoch in history),
+        narrowed=any(epoch.get("share", 1) < 1 for epoch in history),
         samples=samples(comparison.sessions, model, vocabulary),
         plots={
             "headline": [plots.headline(comparison, metric, title) for metric, title in _TITLES.items()],

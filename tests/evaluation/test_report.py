@@ -97,7 +97,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = make_dataset(folder / "dataset")
     make_model(folder / "run" / "model", data.vocabulary, data.manifest.content_hash)
     validation = {"recall@20": 0.5, "mrr@20": 0.2}
-    epochs = [{"phase": "search", "number": 1, "loss": 5.0, "events_per_second": 9.0, "validation": validation}]
+    first = {"phase": "search", "number": 1, "loss": 5.0, "events_per_second": 9.0, "validation": validation}
+    epochs = [first, {**first, "number": 2, "share": 0.5}]
     (folder / "run" / "history.json").write_text(json.dumps(epochs))
     write(PARAMETERS, folder / "clicks.csv")
     return folder
@@ -184,6 +185,7 @@ def test_the_page_stands_by_itself(report: tuple[Result, dict[str, Any], str], f
     assert not re.search(r"""(src|href)\s*=\s*["'](?!#)""", page)
     for title in ("Beside the baselines", "Learning curves", "Coverage and popularity bias", "Sample sessions"):
         assert title in page
+    assert "the newest quarter" in page
     recall = report[1]["recommenders"][0]["metrics"]["recall@20"]
     assert f"<b>{recall:.3f}</b>" in page
 
