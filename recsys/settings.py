@@ -271,6 +271,14 @@ class WorkerSettings(Section):
     metrics_port: int = Field(9101, ge=0, le=65535, description="Port of the Prometheus metrics; 0 picks a free one.")
 
 
+class TrendSettings(Section):
+    """How lists follow what all visitors click."""
+
+    seconds: float = Field(
+        300.0, ge=0, description="How often scores follow what all visitors click, beside each one's own; 0: never."
+    )
+
+
 class ApiSettings(Section):
     """How the lookup API answers."""
 
@@ -338,6 +346,7 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
     worker: WorkerSettings = WorkerSettings()
+    trend: TrendSettings = TrendSettings()
     api: ApiSettings = ApiSettings()
     archive: ArchiveSettings = ArchiveSettings()
     privacy: PrivacySettings = PrivacySettings()

@@ -74,3 +74,9 @@ class Vocabulary:
             return cls(value["ids"], np.asarray(value["counts"], np.int64))
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: not a vocabulary: {error}") from None
+
+
+def below_one(counts: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Counts ``[items]`` in the same order, but all below one: they tell apart what is equal in whole numbers."""
+    shares: NDArray[np.float32] = (counts / (counts.max(initial=0) + 1)).astype(np.float32)
+    return shares

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from recsys.cli.options import with_settings
 
 if TYPE_CHECKING:
     from recsys.bundle import Model
@@ -13,7 +16,9 @@ if TYPE_CHECKING:
     from recsys.evaluation.comparison import Comparison
     from recsys.evaluation.oracle import Oracle
     from recsys.evaluation.predictions import Baseline, Recommender
+    from recsys.scoring.scorer import Scorer
     from recsys.sessions import Sessions
+    from recsys.settings import Settings
 
 HISTORY, FIGURES, REPORT = "history.json", "evaluation.json", "report.html"
 
@@ -28,10 +33,13 @@ HISTORY, FIGURES, REPORT = "history.json", "evaluation.json", "report.html"
     type=click.Path(path_type=Path),
     help="Description of a generated log (written beside it): adds the best possible recommender.",
 )
-def evaluate(model: Path, dataset: Path, out: Path, split: str, process: Path | None) -> None:
+@with_settings("trend")
+def evaluate(model: Path, dataset: Path, out: Path, split: str, process: Path | None, settings: Settings) -> None:
     """Compare MODEL with the baselines on DATASET.
 
-    MODEL is a model directory or a bundle. Prints a table and writes OUT/evaluation.json and OUT/report.html.
+    MODEL is a model directory or a bundle. Prints a table and writes OUT/evaluation.json and OUT/report.html. As it
+    does in the worker, the model follows what all visitors have clicked until each prediction, unless --trend-seconds
+    is 0.
 
     \b
     recsys evaluate run/model dataset --out report
@@ -40,6 +48,7 @@ def evaluate(model: Path, dataset: Path, out: Path, split: str, process: Path | 
     from recsys.console import console, output
     from recsys.dataset import Dataset
     from recsys.errors import DatasetError, InputError
+    from recsys.evaluation.following import FIXED
     from recsys.evaluation.report import render
     from recsys.published import load_model
     from recsys.scoring.scorer import Scorer
@@ -56,14 +65,16 @@ def evaluate(model: Path, dataset: Path, out: Path, split: str, process: Path | 
     # The baselines see what the model saw: without its final epochs, that ends where validation begins.
     learnt = data.development() if loaded.description.learnt == "development" else data.training()
     bound = _bound(process, data) if process else None
-    scorer = Scorer(loaded.weights)
-    comparison = _compare(scorer, bound, sessions, learnt, len(data.vocabulary))
+    every_ms = round(1000 * settings.trend.seconds)
+    scorer = Scorer(loaded.weights, name=FIXED) if every_ms else Scorer(loaded.weights)
+    comparison, served = _compare(scorer, bound, sessions, learnt, every_ms)
     output.print(table(comparison))
-    about = _about(loaded, sessions, split)
+    about = _about(loaded, sessions, split, settings.trend.seconds)
     out.mkdir(parents=True, exist_ok=True)
     source = {"dataset": data.manifest.content_hash, "learnt": loaded.description.learnt}
-    _write(out, comparison, {"split": split, **source, "fingerprint": loaded.fingerprint})
-    (out / REPORT).write_text(render(comparison, scorer, data.vocabulary, _history(model), about), encoding="utf-8")
+    how = {"split": split, "trend_seconds": settings.trend.seconds}
+    _write(out, comparison, {**how, **source, "fingerprint": loaded.fingerprint})
+    (out / REPORT).write_text(render(comparison, served, data.vocabulary, _history(model), about), encoding="utf-8")
     console.print(f"report in {out / REPORT}")
 
 
@@ -98,32 +109,45 @@ def _bound(process: Path, data: Dataset) -> Oracle:
     return Oracle(read_process(process), data.vocabulary, data.event_types, data.session_settings.collapse_repeats)
 
 
-def _compare(model: Recommender, bound: Oracle | None, sessions: Sessions, learnt: Sessions, items: int) -> Comparison:
-    """Fit the baselines on ``learnt``, what the model learnt from, and evaluate everyone on ``sessions``."""
+def _compare(
+    scorer: Scorer, bound: Oracle | None, sessions: Sessions, learnt: Sessions, every_ms: int
+) -> tuple[Comparison, Recommender]:
+    """Fit the baselines on ``learnt``, what the model learnt from, and evaluate everyone on ``sessions``.
+
+    Gives the model as it is served, too: with its live trend, unless ``every_ms`` is 0.
+    """
     import numpy as np
 
     from recsys.console import progress
     from recsys.evaluation.comparison import compare
+    from recsys.evaluation.following import Following
     from recsys.evaluation.item_knn import ItemKNN
     from recsys.evaluation.popularity import Popularity
+    from recsys.evaluation.recent_popularity import RecentPopularity
     from recsys.evaluation.session_popularity import SessionPopularity
     from recsys.evaluation.vmis_knn import VMISKNN
     from recsys.evaluation.vsknn import VSKNN
 
     baselines: list[Baseline] = [Popularity(), SessionPopularity(), ItemKNN(), VMISKNN(), VSKNN()]
-    names = [model.name, *(baseline.name for baseline in baselines), *([bound.name] if bound else [])]
+    if every_ms:
+        baselines.insert(1, RecentPopularity(sessions, every_ms))
     with progress() as display:
         predictions = sessions.events - len(sessions)
-        tasks = {name: display.add_task(name, total=predictions, note="", start=False) for name in names}
-        for baseline in baselines:
-            baseline.fit(learnt, items)
+        tasks: dict[str, Any] = {}
 
         def advance(name: str, done: int) -> None:
-            display.start_task(tasks[name])
+            if name not in tasks:
+                tasks[name] = display.add_task(name, total=predictions, note="")
             display.advance(tasks[name], done)
 
-        counts = np.bincount(learnt.items, minlength=items)
-        return compare(model, baselines, bound, sessions, counts, advance)
+        served: Recommender = scorer
+        if every_ms:
+            served = Following(scorer, sessions, every_ms, partial(advance, "live trend"))
+        for baseline in baselines:
+            baseline.fit(learnt, scorer.items)
+        counts = np.bincount(learnt.items, minlength=scorer.items)
+        fixed = scorer if served is not scorer else None
+        return compare(served, baselines, bound, sessions, counts, advance, fixed), served
 
 
 def _refuse_strangers(model: Model, data: Dataset, model_path: Path, data_path: Path) -> None:
@@ -149,7 +173,7 @@ def _history(model: Path) -> list[dict[str, Any]]:
     return history
 
 
-def _about(model: Model, sessions: Sessions, split: str) -> Any:
+def _about(model: Model, sessions: Sessions, split: str, trend_seconds: float) -> Any:
     """The head of the report."""
     from datetime import UTC, datetime
 
@@ -167,11 +191,12 @@ def _about(model: Model, sessions: Sessions, split: str) -> Any:
             "predicted clicks": f"{sessions.events - len(sessions):,}",
             "items": f"{len(model.vocabulary):,}",
             "model": f"GRU, {shape.layers} x {shape.units} units, {shape.embedding} embeddings",
+            "live trend": f"every {trend_seconds:g} s" if trend_seconds else "off",
         },
     )
 
 
-def _write(out: Path, comparison: Comparison, about: dict[str, str]) -> None:
+def _write(out: Path, comparison: Comparison, about: dict[str, Any]) -> None:
     import orjson
 
     from recsys.files import write_atomically

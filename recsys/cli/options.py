@@ -18,8 +18,8 @@ from recsys.events import parse_timestamp
 from recsys.settings import Settings
 from recsys.settings_in_force import load_settings
 
-# Sections whose field names mean nothing alone: --kafka-topic, --redis-url.
-PREFIXED = frozenset({"kafka", "redis", "log"})
+# Sections whose field names mean nothing alone: --kafka-topic, --trend-seconds.
+PREFIXED = frozenset({"kafka", "redis", "trend", "log"})
 
 
 def with_settings(*sections: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

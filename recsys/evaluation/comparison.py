@@ -79,6 +79,7 @@ class Comparison:
 
     Attributes:
         results: the model's first, then the baselines'.
+        fixed: the result of the same model without its live trend, where it has one.
         bound: the result of the best possible recommender, where the log's process is known.
         expected: Recall@20 that the process itself leads one to expect of ``bound`` on these sessions.
         sessions: what was predicted.
@@ -86,6 +87,7 @@ class Comparison:
     """
 
     results: Sequence[Result]
+    fixed: Result | None
     bound: Result | None
     expected: float | None
     sessions: Sessions
@@ -103,8 +105,9 @@ class Comparison:
 
     @property
     def everyone(self) -> list[Result]:
-        """All results, the bound last."""
-        return [*self.results, *([self.bound] if self.bound else [])]
+        """All results: the model's, without its live trend, the baselines', the bound."""
+        each = (self.model, self.fixed, *self.baselines, self.bound)
+        return [result for result in each if result is not None]
 
     @property
     def predictions(self) -> Predictions:
@@ -218,8 +221,11 @@ def compare(
     sessions: Sessions,
     counts: NDArray[np.int64],
     advance: Advance = lambda _name, _predictions: None,
+    fixed: Recommender | None = None,
 ) -> Comparison:
     """Evaluate everyone on ``sessions``; ``advance`` is told who has made how many further predictions.
+
+    ``fixed`` is the model without its live trend, None where it has none.
 
     Raises:
         InputError: there is nothing to predict, or a recommender breaks its contract.
@@ -229,9 +235,9 @@ def compare(
         return evaluate(recommender, sessions, counts, advance=lambda done: advance(recommender.name, done))
 
     results = [result(recommender) for recommender in (model, *baselines)]
-    if bound is None:
-        return Comparison(results, None, None, sessions, counts)
-    return Comparison(results, result(bound), bound.expected_recall(sessions, LIST_LENGTH), sessions, counts)
+    of_fixed, of_bound = (None if each is None else result(each) for each in (fixed, bound))
+    expected = None if bound is None else bound.expected_recall(sessions, LIST_LENGTH)
+    return Comparison(results, of_fixed, of_bound, expected, sessions, counts)
 
 
 def _between(values: NDArray[np.int64], low: int, high: int | None) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from recsys.evaluation.comparison import Comparison, Group, Lead
 from recsys.evaluation.protocol import Result
-from recsys.page.look import BASELINE, BOUND, FAINT, INK, LINES, MODEL, NAMES, STYLE, WIDTH, as_svg
+from recsys.page.look import BASELINE, BOUND, FAINT, FIXED, INK, LINES, MODEL, NAMES, STYLE, WIDTH, as_svg
 
 
 def headline(comparison: Comparison, metric: str, title: str) -> str:
@@ -24,8 +24,8 @@ def headline(comparison: Comparison, metric: str, title: str) -> str:
         axes = figure.subplots()
         values = np.array([result.as_dict()[metric] for result in everyone])
         limits = np.array([result.intervals[metric] for result in everyone])
-        main = {id(comparison.model): MODEL, id(comparison.bound): BOUND}
-        colours = [main.get(id(result), BASELINE) for result in everyone]
+        own = _own_colours(comparison)
+        colours = [own.get(id(result), BASELINE) for result in everyone]
         axes.barh([result.name for result in everyone], values, color=colours, height=0.66)
         axes.hlines(range(len(everyone)), limits[:, 0], limits[:, 1], color=INK, linewidth=1.2)
         for place, (value, high) in enumerate(zip(values, limits[:, 1], strict=True)):
@@ -143,10 +143,15 @@ def _curves(lines: Sequence[tuple[str, str, list[tuple[int, float]]]], title: st
 
 
 def _colour(comparison: Comparison, result: Result) -> str:
-    if result is comparison.model or result is comparison.bound:
-        return MODEL if result is comparison.model else BOUND
+    if (own := _own_colours(comparison).get(id(result))) is not None:
+        return own
     number = next(number for number, other in enumerate(comparison.baselines) if other is result)
     return list(LINES)[number % len(LINES)]
+
+
+def _own_colours(comparison: Comparison) -> dict[int, str]:
+    """The colours of those that are no baselines, by their ``id``."""
+    return {id(comparison.model): MODEL, id(comparison.fixed): FIXED, id(comparison.bound): BOUND}
 
 
 def _line(axes: Axes, comparison: Comparison, result: Result, places: Any, values: Any, marker: str = "o") -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from recsys.evaluation.predictions import Predictions
 from recsys.sessions import Sessions
+from recsys.vocabulary import below_one
 
 
 class SessionPopularity:
@@ -18,8 +19,7 @@ class SessionPopularity:
 
     def fit(self, sessions: Sessions, items: int) -> None:
         """Count the events of each of ``items`` items."""
-        counts = np.bincount(sessions.items, minlength=items)
-        self._below_one = (counts / (counts.max(initial=0) + 1)).astype(np.float32)
+        self._below_one = below_one(np.bincount(sessions.items, minlength=items))
 
     def predict(self, sessions: Sessions) -> Iterator[NDArray[np.float32]]:
         """Chunks ``[n, items]``."""

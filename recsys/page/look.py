@@ -7,10 +7,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-INK, FAINT, MODEL, BOUND, BASELINE = "#1c2430", "#dfe4ea", "#2459d3", "#12805c", "#9aa5b4"
+INK, FAINT, MODEL, FIXED, BOUND, BASELINE = "#1c2430", "#dfe4ea", "#2459d3", "#7f9ce6", "#12805c", "#9aa5b4"
 LINES = {"#8a94a3": "line-1", "#3f9aa8": "line-2", "#d9822b": "line-3", "#b0509b": "line-4", "#7a5cc9": "line-5"}
+LINES |= {"#b5483f": "line-6"}
 # What a page calls each colour (style.html), which lets it be another one on a dark screen.
-NAMES = {INK: "ink", FAINT: "line", MODEL: "model", BOUND: "good", BASELINE: "baseline", **LINES}
+NAMES = {INK: "ink", FAINT: "line", MODEL: "model", FIXED: "fixed", BOUND: "good", BASELINE: "baseline", **LINES}
 WIDTH = 5.2  # inches: two plots stand side by side, or one above the other in a narrow window
 STYLE: Any = {
     "svg.fonttype": "none",

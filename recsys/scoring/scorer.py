@@ -35,6 +35,7 @@ BLOCK = 32  # rows of a step
 TILE = 128  # states whose lists are found together
 PAIRS = 1024  # states and items that are multiplied at a time: they fit into a core's second cache
 CHUNK_BYTES = 64 << 20  # scores held at a time while predicting
+SESSIONS = 4096  # whose states are held at a time, then
 
 Hidden = NDArray[np.float32]
 Rows = NDArray[np.int32]
@@ -46,17 +47,17 @@ class Scorer:
     """Steps and scores of one model.
 
     Attributes:
+        weights: of the model.
         items: rows of the vocabulary.
+        bias: float32 ``[items]``, what each item scores whatever came before.
         width: length of one hidden state, ``layers * units + 1 + memory``.
     """
 
-    name = "GRU"
-
-    def __init__(self, weights: Weights, table: TableOf = fastest_table) -> None:
-        """Of these weights; ``table`` is what the items of lists are found by."""
-        self._table = table
+    def __init__(self, weights: Weights, table: TableOf = fastest_table, name: str = "GRU") -> None:
+        """Of these weights; ``table`` is what the items of lists are found by, ``name`` what evaluations call it."""
+        self.weights, self._table, self.name = weights, table, name
         self._inputs = weights["embedding" if "embedding" in weights else "gru.0.kernel"]
-        self._output, self._bias = weights["output" if "output" in weights else "embedding"], weights["bias"]
+        self._output, self.bias = weights["output" if "output" in weights else "embedding"], weights["bias"]
         self.items, self._units = self._output.shape
         layers = sum(name.endswith(".kernel") for name in weights)
         kernels = [weights[f"gru.{layer}.kernel"] for layer in range(layers)]
@@ -83,6 +84,15 @@ class Scorer:
     def start(self, batch: int) -> Hidden:
         """``[batch, width]``: states before the first click."""
         return np.zeros((batch, self.width), np.float32)
+
+    def has_begun(self, hidden: Hidden) -> bool:
+        """Whether a state ``[width]`` is one after a click."""
+        return bool(hidden[self._trail.start])
+
+    def last_items(self, hidden: Hidden) -> Rows:
+        """int32 ``[batch]``: the row of the item clicked last before each state ``[batch, width]``; -1 for none."""
+        last: Rows = hidden[:, self._trail.start].astype(np.int32) - 1
+        return last
 
     def step(self, hidden: Hidden, rows: Rows) -> Hidden:
         """Advance each state ``[batch, width]`` by one click on the item in ``rows`` ``[batch]``."""
@@ -120,11 +130,15 @@ class Scorer:
             hidden[alive] = self.step(hidden[alive], np.array([clicks[i][position] for i in alive], np.int32))
         return hidden
 
-    def scores(self, hidden: Hidden) -> NDArray[np.float32]:
-        """``[batch, items]``: the score of each item as the next one."""
-        result: NDArray[np.float32] = self._top(hidden) @ self._output.T
-        result += self._bias
+    def scores(self, hidden: Hidden, some: Rows | None = None) -> NDArray[np.float32]:
+        """``[batch, items]``: the score of each item as the next one, or of ``some`` alone, which ascend."""
+        result: NDArray[np.float32] = self._top(hidden) @ (self._output if some is None else self._output[some]).T
+        result += self.bias if some is None else self.bias[some]
         row, item, added = self._added(hidden)
+        if some is not None:
+            column = np.searchsorted(some, item)
+            found = some[np.minimum(column, len(some) - 1)] == item
+            row, item, added = row[found], column[found], added[found]
         result[row, item] += added
         return result
 
@@ -173,7 +187,7 @@ class Scorer:
 
     def _pair_scores(self, hidden: Hidden, row: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.float32]:
         """``[pairs]``: the score of each item for each state, by the network alone."""
-        top, scores = np.ascontiguousarray(self._top(hidden)), self._bias[item]
+        top, scores = np.ascontiguousarray(self._top(hidden)), self.bias[item]
         items, states = np.empty((2, PAIRS, self._units), np.float32)
         for start in range(0, len(item), PAIRS):
             pairs = slice(start, min(len(item), start + PAIRS))
@@ -211,7 +225,7 @@ class Scorer:
     @cached_property
     def _sieve(self) -> Sieve:
         """Made when the first list is asked for: training asks for scores alone."""
-        return Sieve(self._table(self._output, self._bias))
+        return Sieve(self._table(self._output, self.bias))
 
     def hidden_states(self, sessions: Sessions) -> Hidden:
         """``[events, width]``: the state after each event of each session."""
@@ -229,18 +243,25 @@ class Scorer:
     def predict(self, sessions: Sessions) -> Iterator[NDArray[np.float32]]:
         """For each event but the first of its session, in order, the scores of all items before it; in chunks."""
         rows = max(1, CHUNK_BYTES // (4 * self.items))
-        step = 4096  # sessions whose states are held at a time
-        for first in range(0, len(sessions), step):
-            starts = sessions.starts[first : first + step + 1]
+        for states in self._states_before(sessions):
+            for start in range(0, len(states), rows):
+                yield self.scores(states[start : start + rows])
+
+    def states_before(self, sessions: Sessions) -> Hidden:
+        """``[predictions, width]``: for each event but the first of its session, in order, the state before it."""
+        return np.concatenate([np.empty((0, self.width), np.float32), *self._states_before(sessions)])
+
+    def _states_before(self, sessions: Sessions) -> Iterator[Hidden]:
+        """The states of some sessions at a time."""
+        for first in range(0, len(sessions), SESSIONS):
+            starts = sessions.starts[first : first + SESSIONS + 1]
             begin, end = int(starts[0]), int(starts[-1])
             part = Sessions(
                 sessions.items[begin:end], sessions.times[begin:end], sessions.types[begin:end], starts - begin
             )
             asked = np.ones(part.events, np.bool_)
             asked[part.starts[1:] - 1] = False
-            states = self.hidden_states(part)[asked]
-            for start in range(0, len(states), rows):
-                yield self.scores(states[start : start + rows])
+            yield self.hidden_states(part)[asked]
 
 
 def _parts(array: NDArray[Any], size: int) -> list[NDArray[Any]]:

@@ -141,8 +141,11 @@ def test_the_figures_are_those_of_the_protocol(report: tuple[Result, dict[str, A
     popularity.fit(data.development(), len(data.vocabulary))
     expected = evaluate(popularity, data.test(), data.vocabulary.counts)
     names = [recommender["name"] for recommender in figures["recommenders"]]
-    assert names == ["GRU", "popularity", "session popularity", "item-kNN", "VMIS-kNN", "V-SKNN", "best possible"]
-    assert figures["recommenders"][1]["metrics"] == expected.as_dict()
+    baselines = ["popularity", "recent popularity", "session popularity", "item-kNN", "VMIS-kNN", "V-SKNN"]
+    assert names == ["GRU", "GRU, no live trend", *baselines, "best possible"]
+    assert figures["recommenders"][2]["metrics"] == expected.as_dict()
+    fixed = evaluate(Scorer(load_model(folder / "run/model").weights), data.test(), data.vocabulary.counts)
+    assert figures["recommenders"][1]["metrics"] == fixed.as_dict()
     assert figures["predictions"] == data.test().events - len(data.test())
     assert figures["dataset"] == data.manifest.content_hash
 
@@ -224,7 +227,17 @@ def test_validation_sessions_can_be_asked_for(folder: Path, tmp_path: Path) -> N
     popularity = Popularity()
     popularity.fit(data.training(), len(data.vocabulary))
     expected = evaluate(popularity, data.validation(), data.vocabulary.counts)
-    assert figures["recommenders"][1]["metrics"] == expected.as_dict()
+    assert figures["recommenders"][2]["metrics"] == expected.as_dict()
+
+
+def test_without_a_live_trend_all_know_what_was_learnt_alone(folder: Path, tmp_path: Path) -> None:
+    result = run(folder / "run/model", folder / "dataset", "--trend-seconds", "0", "--out", tmp_path / "report")
+    assert result.exit_code == 0, result.exception
+    figures = json.loads((tmp_path / "report/evaluation.json").read_text())
+    names = [recommender["name"] for recommender in figures["recommenders"]]
+    assert names == ["GRU", "popularity", "session popularity", "item-kNN", "VMIS-kNN", "V-SKNN"]
+    assert figures["trend_seconds"] == 0
+    assert "no live trend" not in (tmp_path / "report/report.html").read_text()
 
 
 def test_a_model_that_has_learnt_from_validation_is_not_validated(folder: Path, tmp_path: Path) -> None:
@@ -341,7 +354,7 @@ def test_the_verdict_is_said_in_words(report: tuple[Result, dict[str, Any], str]
     _, figures, page = report
     assert figures["ahead_of_best_baseline"]["recall@20"]["verdict"] == "behind"
     best = figures["ahead_of_best_baseline"]["recall@20"]["baseline"]
-    assert re.search(rf"The model <b>is behind {best}</b>, the best of 5 baselines,\s+by <b>\d+\.\d%</b>", page)
+    assert re.search(rf"The model <b>is behind {best}</b>, the best of 6 baselines,\s+by <b>\d+\.\d%</b>", page)
 
 
 def test_colours_are_names_that_the_page_defines(report: tuple[Result, dict[str, Any], str]) -> None:
