@@ -10,7 +10,6 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -22,9 +21,10 @@ from recsys.published import Bundles, Canary
 from recsys.scoring.byte_table import fastest_table
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.tables import TableOf
+from recsys.scoring.trend import Trend
 from recsys.sessions import SessionRule
 from recsys.state import OTHER_TYPE
-from recsys.vocabulary import Vocabulary
+from recsys.vocabulary import Vocabulary, below_one
 
 log = logging.getLogger(__name__)
 
@@ -35,26 +35,46 @@ V = TypeVar("V")
 
 
 class Served:
-    """A bundle made ready to serve."""
+    """A bundle made ready to serve.
+
+    Attributes:
+        scorer: steps and lists, with the trend.
+        trend: what scores follow beside each visitor's own clicks; None while nothing is known of it.
+    """
 
     def __init__(self, bundle: Bundle, table: TableOf = fastest_table) -> None:
         self.bundle = bundle
         self.version = bundle.version
         self.digest = bundle.digest
         self.vocabulary: Vocabulary = bundle.model.vocabulary
-        self.scorer = Scorer(bundle.model.weights, table)
-        self.scorer.prepare()
+        self._table = table
+        self.follow(None)
         self.rule: SessionRule = bundle.model.description.sessions.rule
         self._kinds = {name: code for code, name in enumerate(bundle.model.description.event_types)}
+
+    def follow(self, trend: Trend | None) -> None:
+        """Score by another trend from now on. Steps stay the same, so states do."""
+        weights = self.bundle.model.weights
+        scorer = Scorer(weights if trend is None else trend.on(weights), self._table)
+        scorer.prepare()
+        self.scorer, self.trend = scorer, trend
 
     def kind(self, event_type: str) -> int:
         """The event type's code; types that training never saw share one."""
         return self._kinds.get(event_type, OTHER_TYPE)
 
-    @cached_property
-    def popular(self) -> NDArray[np.int32]:
-        """int32 ``[items]``: rows from the most clicked item to the least, equal counts by row."""
-        return np.argsort(-self.vocabulary.counts, kind="stable").astype(np.int32)
+    def popular(self, count: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The most popular items: their rows, best first, equal ones by row; and how popular they are.
+
+        That is their clicks in the training log; where there is a trend, their clicks of the last half hour, and less
+        than one for those in training.
+        """
+        popularity = self.vocabulary.counts.astype(np.float32)
+        if self.trend is not None:
+            popularity = below_one(self.vocabulary.counts)
+            popularity[self.trend.rows] += self.trend.clicks
+        rows = np.argsort(-popularity, kind="stable")[:count].astype(np.int32)
+        return rows, popularity[rows]
 
 
 class CurrentModel:
@@ -81,10 +101,11 @@ class CurrentModel:
     @property
     def versions(self) -> list[str]:
         """The versions that serve: the current one, then the one on trial."""
-        return [served.version for served in self._serving]
+        return [served.version for served in self.serving]
 
     @property
-    def _serving(self) -> list[Served]:
+    def serving(self) -> list[Served]:
+        """The current model, then the one on trial."""
         trial = self._trial
         return [self.served, *([trial[1]] if trial else [])]
 
@@ -95,7 +116,7 @@ class CurrentModel:
 
     def vocabulary(self, digest: int) -> Vocabulary | None:
         """The vocabulary of the served model or of an older one, None where that is no longer to be had."""
-        for served in self._serving:
+        for served in self.serving:
             if digest == served.digest:
                 return served.vocabulary
         with self._lock:
@@ -148,7 +169,7 @@ class CurrentModel:
         """The version wanted, loaded if it does not serve yet; None where it is refused."""
         try:
             name = wanted()
-            for served in self._serving:
+            for served in self.serving:
                 if name == served.version:
                     return served
             if name in self._refused:

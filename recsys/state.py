@@ -117,6 +117,10 @@ class UserState:
         self._trim(capacity)
         return Placed.UNKNOWN_ITEM if click.row == UNKNOWN else Placed.APPLIED
 
+    def leads_on(self, click: Click) -> bool:
+        """Whether a click that was just placed is its session's newest and not its first."""
+        return self.session_events > 1 and self.recent[-1] == click
+
     def start_over(self, rule: SessionRule) -> None:
         """Ask for the hidden state to be computed anew from the carried events."""
         self.rebuild = True

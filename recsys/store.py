@@ -5,6 +5,9 @@ at all, and only if the state there is still the one that was read: a worker tha
 partition changes nothing. The braces make a Redis Cluster keep both keys on one node. Whether the store is a cluster it
 says itself, when it is first spoken to.
 
+``<prefix>:trend:<digest>`` is what all visitors click of late beside what the model with this digest expects; workers
+write it, and whoever serves that model reads it.
+
 ``<prefix>:topics`` numbers the topics that clicks came from. Workers look it up every few seconds, so that it outlives
 all states that have its numbers, and no policy that evicts what was not used for long takes it.
 """
@@ -26,6 +29,8 @@ from recsys.settings import RedisSettings
 from recsys.state import PREFIX
 from recsys.store_cluster import Cluster
 from recsys.store_servers import LEAVE, OneServer, Servers, is_cluster
+
+TREND_LIFE_MS = 3_600_000  # an hour after the last click nobody knows what is clicked
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +125,16 @@ class Store:
             names = (key.decode()[len(start) : -1] for key in keys)
             yield [name.replace("%7D", "}").replace("%25", "%") for name in names]
 
+    async def trend(self, model: int) -> bytes | None:
+        """The packed trend of the model with this digest, None where there is none of late."""
+        (packed,) = await self._get([self._trend_key(model)])
+        return packed
+
+    async def save_trend(self, model: int, packed: bytes) -> None:
+        """Store the trend of the model with this digest, for as long as it may be of use."""
+        async with self._reach() as servers:
+            await servers.put(self._trend_key(model), packed, TREND_LIFE_MS)
+
     async def topic_number(self, identity: str) -> int:
         """The number of the topic with this id: 0 for the first that was ever asked for, 1 for the next, and so on."""
         life = self._ttl_ms + 3_600_000  # longer than that of any state
@@ -134,6 +149,9 @@ class Store:
         """The key of a user's state (``s``) or list (``l``)."""
         # A hash tag ends at the first closing brace, so one inside an id is written another way.
         return f"{self._prefix}:{kind}:{{{user_id.replace('%', '%25').replace('}', '%7D')}}}"
+
+    def _trend_key(self, model: int) -> str:
+        return f"{self._prefix}:trend:{model:016x}"
 
     async def _get(self, keys: Sequence[str]) -> list[bytes | None]:
         async with self._reach() as servers:

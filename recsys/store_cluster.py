@@ -103,6 +103,10 @@ class Cluster:
         (number,) = await self._run([_command(key, "EVALSHA", SHAS[NUMBER], 1, key, identity, life_ms)], durable=True)
         return int(number)
 
+    async def put(self, key: str, value: bytes, life_ms: int) -> None:
+        """See :class:`~recsys.store_servers.Servers`."""
+        await self._run([_command(key, "SET", key, value, "PX", life_ms)])
+
     async def delete(self, keys: Sequence[str]) -> int:
         """See :class:`~recsys.store_servers.Servers`."""
         return sum(await self._run([_command(key, "DEL", key) for key in keys], durable=True))

@@ -60,6 +60,9 @@ class Servers(Protocol):
     def number(self, key: str, identity: str, life_ms: int) -> Awaitable[Any]:
         """Run ``NUMBER``."""
 
+    def put(self, key: str, value: bytes, life_ms: int) -> Awaitable[Any]:
+        """Store a value that stands by itself."""
+
     def delete(self, keys: Sequence[str]) -> Awaitable[Any]:
         """Delete the keys; gives how many there were."""
 
@@ -93,6 +96,10 @@ class OneServer:
     def number(self, key: str, identity: str, life_ms: int) -> Awaitable[Any]:
         """See :class:`Servers`."""
         return self._number(keys=[key], args=[identity, life_ms])
+
+    def put(self, key: str, value: bytes, life_ms: int) -> Awaitable[Any]:
+        """See :class:`Servers`."""
+        return self._redis.set(key, value, px=life_ms)
 
     def delete(self, keys: Sequence[str]) -> Awaitable[Any]:
         """See :class:`Servers`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,10 +21,12 @@ from stream.dead_letter import DeadLetter
 from stream.drift import DriftMonitor
 from stream.letter_log import LetterLog
 from stream.metrics import WorkerMetrics
+from stream.outcome import Outcome
 from stream.pace import Pace
 from stream.patience import until_done
 from stream.processor import Processor
 from stream.transport import Bundle, Transport
+from stream.trend import TrendKeeper
 
 METADATA_SECONDS = 10.0  # how soon clicks in a partition that was added are read; by default it takes five minutes
 _RAW = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
@@ -35,6 +37,7 @@ def build_app(
     model: CurrentModel,
     store: Store,
     metrics: WorkerMetrics,
+    trends: TrendKeeper,
     stop: asyncio.Event,
     scratch: str,
 ) -> tuple[Any, Processor]:
@@ -48,7 +51,7 @@ def build_app(
     processor = Processor(model, store, settings.worker, partial(_send, settings, letters))
     drift = DriftMonitor(model, settings.worker.drift_bound)
     metrics.registry.register(drift)
-    batches = _Batches(settings, app, processor, metrics, drift, stop)
+    batches = _Batches(settings, app, processor, metrics, (drift.observe, trends.observe), stop)
 
     @app.on_partitions_assigned.connect  # type: ignore[untyped-decorator]
     async def assigned(_: Any, assigned: Any, **__: Any) -> None:
@@ -73,12 +76,12 @@ class _Batches:
         app: Any,
         processor: Processor,
         metrics: WorkerMetrics,
-        drift: DriftMonitor,
+        observers: Sequence[Callable[[Outcome], None]],
         stop: asyncio.Event,
     ) -> None:
         self._worker = settings.worker
         self._app, self._processor, self._stop = app, processor, stop
-        self._metrics, self._drift, self._letter_log = metrics, drift, LetterLog()
+        self._metrics, self._observers, self._letter_log = metrics, observers, LetterLog()
         self._pace = Pace(self._worker.batch_size, self._worker.catch_up_batch)
 
     async def work_off(self) -> None:
@@ -98,7 +101,8 @@ class _Batches:
         self._pace.took(len(records), seconds)
         self._app.consumer.took(seconds)
         self._metrics.observe(outcome, len(records), {bundle.tp.partition: bundle.offset for bundle in bundles})
-        self._drift.observe(outcome)
+        for observe in self._observers:
+            observe(outcome)
         self._letter_log.say(outcome.dead)
 
 

@@ -11,7 +11,7 @@ from recsys.settings import Settings
 
 
 @click.command()
-@with_settings("bundles", "worker", "kafka", "redis", "log")
+@with_settings("bundles", "worker", "trend", "kafka", "redis", "log")
 def worker(settings: Settings) -> None:
     """Advance users' states and lists, click by click.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
+from recsys.scoring.trend import Trend
 from recsys.settings import WorkerSettings
 from stream.online_metrics import OnlineMetrics
 from stream.outcome import Outcome
@@ -60,6 +61,12 @@ class WorkerMetrics:
             "partitions_assigned", "Partitions of the click topic that this worker reads.", **options
         )
         self._model = Info("model", "The model that serves.", **options)
+        self._trend_time = Gauge(
+            "trend_newest_click_timestamp_seconds", "Time of the newest click that a trend knows.", ["model"], **options
+        )
+        self._trend_strength = Gauge(
+            "trend_strength", "How far what is clicked more, or less, of late goes on to be.", ["model"], **options
+        )
         self._unexamined = Counter(
             "online_unexamined_clicks", "Clicks that lead a session on, but test no list (online_metrics).", **options
         )
@@ -124,6 +131,11 @@ class WorkerMetrics:
         for partition, count in records.items():
             self._lag.labels(str(partition)).set(count)
         self._lagging = set(records)
+
+    def trend(self, version: str, trend: Trend) -> None:
+        """Say what a model's trend is like."""
+        self._trend_time.labels(version).set(trend.time / 1000)
+        self._trend_strength.labels(version).set(trend.strength)
 
     def model(self, version: str) -> None:
         """Say which model serves."""

@@ -86,7 +86,7 @@ class Encounters:
     def applied(self, moment: Moment | None, event: ClickEvent, click: Click, state: UserState) -> None:
         """A click was applied to ``state``, and this was the moment before it."""
         self._fresh = False
-        if state.session_events == 1 or state.recent[-1] != click:  # it opens a session, or came late
+        if not state.leads_on(click):
             return
         if moment is None:
             self.unexamined += 1

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from stream.dead_letter import DeadLetter, Record
 from stream.online import Trial
+
+
+class Led(NamedTuple):
+    """A click that led a session on: the state before it ``[width]``, the row of its item, and its time (epoch ms)."""
+
+    hidden: NDArray[np.float32]
+    row: int
+    time: int
 
 
 @dataclass
@@ -15,8 +27,9 @@ class Outcome:
 
     ``stale`` counts the writes that the store refused, and that were made anew; ``seconds`` has the time of each part
     of the work; ``visible`` the records whose lists the batch brought up to date; ``clicked`` by model version the rows
-    of the items that were clicked, unknown ones among them; ``trials`` the clicks as tests of the lists they met, and
-    ``unexamined`` counts those that were not looked at.
+    of the items that were clicked, unknown ones among them; ``led`` by model digest the clicks that led sessions on,
+    where the state before them is at hand; ``trials`` the clicks as tests of the lists they met, and ``unexamined``
+    counts those that were not looked at.
     """
 
     applied: int = 0
@@ -29,5 +42,6 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
     visible: list[Record] = field(default_factory=list)
     clicked: dict[str, list[int]] = field(default_factory=dict)
+    led: dict[int, list[Led]] = field(default_factory=dict)
     trials: list[Trial] = field(default_factory=list)
     unexamined: int = 0

@@ -26,7 +26,7 @@ from recsys.store import Store, Write
 from stream.dead_letter import MAX_KEY_BYTES, DeadLetter, Record
 from stream.keeping import Keeping
 from stream.online import Examiner, Looks
-from stream.outcome import Outcome
+from stream.outcome import Led, Outcome
 from stream.visitors import Events, Visitor, Visitors
 
 REDELIVERED = "redelivered"
@@ -185,12 +185,15 @@ class Processor:
             visitor.touched = True
             click = Click.of(event, served.vocabulary.row(event.item_id), served.kind(event.event_type))
             moment = visitor.encounters.before(state, served)
+            hidden = None if state.rebuild or state.pending else state.hidden
             placed = state.place(click, served.rule, self._settings.recent_items)
             if placed in {Placed.APPLIED, Placed.UNKNOWN_ITEM}:
                 visitor.clicked.append(click.row)
             if placed is Placed.APPLIED:
                 visitor.applied.append(record)
                 visitor.encounters.applied(moment, event, click, state)
+                if hidden is not None and state.leads_on(click) and served.scorer.has_begun(hidden):
+                    visitor.led.append(Led(hidden, click.row, click.time))
             elif placed in {Placed.REPEATED, Placed.DUPLICATE}:
                 visitor.skipped[placed.value] += 1
             else:

@@ -24,7 +24,7 @@ from recsys.state import PREFIX, UserState
 from recsys.store import Store, Write
 from stream.dead_letter import DeadLetter, Record
 from stream.online import Encounters, Looks
-from stream.outcome import Outcome
+from stream.outcome import Led, Outcome
 
 Events = dict[str, list[tuple[Record, ClickEvent]]]  # of each user, in topic order
 
@@ -49,6 +49,7 @@ class Visitor:
     skipped: Counter[str] = field(default_factory=Counter)
     dead: list[DeadLetter] = field(default_factory=list)
     clicked: list[int] = field(default_factory=list)
+    led: list[Led] = field(default_factory=list)
 
     @property
     def listed(self) -> bool:
@@ -65,6 +66,7 @@ class Visitor:
         outcome.rebuilt += self.touched and self.rebuilt
         outcome.lost_states += self.touched and self.lost
         outcome.clicked.setdefault(version, []).extend(self.clicked)
+        outcome.led.setdefault(self.state.model, []).extend(self.led)
         outcome.unexamined += self.encounters.unexamined
 
 

@@ -29,6 +29,7 @@ from stream.lag import watch_lag
 from stream.metrics import WorkerMetrics
 from stream.renewal import Renewal
 from stream.topic import START_SECONDS, Topic, number_of, settle
+from stream.trend import TrendKeeper
 from stream.watches import end_as, watch_faust, watch_servers, watch_topic
 
 SWITCH_SECONDS = 0.0005  # the thread that fetches waits this long for a batch to let it in; by default ten times that
@@ -57,15 +58,19 @@ async def run(settings: Settings) -> None:
     port = metrics.serve(settings.worker)
     stop = _stop_signal()
 
+    trends = TrendKeeper(model, store, settings.trend.seconds, metrics)
+    await trends.adopt()
+
     with tempfile.TemporaryDirectory(prefix="recsys-worker-") as scratch:
-        app, processor = build_app(settings, model, store, metrics, stop, scratch)
+        app, processor = build_app(settings, model, store, metrics, trends, stop, scratch)
         await app.start()
         gc.freeze()  # what is here now stays
         gc.set_threshold(*GC_THRESHOLDS)
         announce(f"worker: model {model.served.version}")
         announce(f"worker: metrics on http://{settings.worker.metrics_host}:{port}/metrics")
         watches = [
-            *_watch_models(settings, model, Renewal(processor, store, metrics.renewed), metrics),
+            *_watch_models(settings, model, Renewal(processor, store, metrics.renewed), trends, metrics),
+            trends.watch(),
             watch_servers(broker, store, settings, metrics),
             watch_topic(topic, store, number),
             watch_faust(app),
@@ -85,12 +90,13 @@ def _stop_signal() -> asyncio.Event:
 
 
 def _watch_models(
-    settings: Settings, model: CurrentModel, renewal: Renewal, metrics: WorkerMetrics
+    settings: Settings, model: CurrentModel, renewal: Renewal, trends: TrendKeeper, metrics: WorkerMetrics
 ) -> list[Coroutine[Any, Any, None]]:
     """Take over newer models, and renew what older ones left."""
 
     async def changed(served: Served) -> None:
         metrics.model(served.version)
+        await trends.adopt()
         renewal.wake()
 
     metrics.model(model.served.version)

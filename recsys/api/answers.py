@@ -26,8 +26,7 @@ from recsys.vocabulary import UNKNOWN, Vocabulary
 
 log = logging.getLogger(__name__)
 
-Score = np.float32 | np.int64  # the model's, or the clicks of a popular item
-Scored = tuple[str, Score | None]
+Scored = tuple[str, np.float32 | None]  # an item's score is the model's, or tells how popular it is
 Source = Literal["user", "item", "session", "popular"]
 
 
@@ -36,7 +35,7 @@ class Ranking:
     """Items, best first, and the score of each."""
 
     ids: Sequence[str]
-    scores: Sequence[Score]
+    scores: Sequence[np.float32]
 
 
 @dataclass(frozen=True)
@@ -70,11 +69,10 @@ class Edition:
         self._capacity = settings.item_cache
         self._items: OrderedDict[int, asyncio.Task[Ranking]] = OrderedDict()
         # Enough to fill any answer after leaving out the items it holds and the one of the page.
-        rows = served.popular[: 2 * settings.max_limit + 1]
-        self._popular = _ranking(served.vocabulary, rows, served.vocabulary.counts[rows])
+        self._popular = _ranking(served.vocabulary, *served.popular(2 * settings.max_limit + 1))
 
     def popular(self) -> Basis:
-        """The most clicked items of the training log, scored by their clicks."""
+        """The items clicked most, of late or else in the training log, scored by their clicks."""
         return Basis("popular", self._popular, self.served.version)
 
     async def after_item(self, row: int) -> Basis:
@@ -127,9 +125,11 @@ class Recommender:
         metrics.serves(model.served.version)
 
     async def adopt(self, served: Served) -> None:
-        """Answer by another model from now on."""
-        self.edition = await asyncio.to_thread(Edition, served, self._settings)
-        self._metrics.serves(served.version)
+        """Answer by another model, or another trend, from now on, unless yet another has come."""
+        edition = await asyncio.to_thread(Edition, served, self._settings)
+        if served is self._model.served:
+            self.edition = edition
+            self._metrics.serves(served.version)
 
     async def for_visitor(self, user_id: str | None, item_id: str | None, limit: int) -> Answer:
         """The user's list; else what follows a click on the item of the page; else popular items.
@@ -207,5 +207,5 @@ class Recommender:
         return Answer(basis, items, len(items) - found, unknown_items, degraded)
 
 
-def _ranking(vocabulary: Vocabulary, rows: NDArray[np.int32], scores: NDArray[np.float32 | np.int64]) -> Ranking:
+def _ranking(vocabulary: Vocabulary, rows: NDArray[np.int32], scores: NDArray[np.float32]) -> Ranking:
     return Ranking([vocabulary.ids[row] for row in rows.tolist()], list(scores))

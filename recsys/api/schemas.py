@@ -19,7 +19,8 @@ class RecommendedItem(BaseModel):
 
     item_id: str
     score: float | None = Field(
-        description="The model's score; in the source `popular`, clicks in the training log; null for a filled item."
+        description="The model's score; in the source `popular`, clicks of the last half hour where workers know them, "
+        "and less than one for those in the training log, else these; null for a filled item."
     )
 
 

@@ -14,12 +14,15 @@ from recsys.api.answers import Recommender
 from recsys.api.clicks import ClickProducer
 from recsys.api.lookups import Lookups
 from recsys.api.metrics import Metrics
+from recsys.api.trends import watch_trends
 from recsys.errors import UnavailableError
 from recsys.serving import CurrentModel
 from recsys.settings import Settings
 from recsys.store import Store
 
 log = logging.getLogger(__name__)
+
+TREND_POLLS = 10  # times as seldom as for models is looked for trends, which change every few minutes
 
 
 class Services:
@@ -39,9 +42,11 @@ class Services:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Follow the published model and look for the broker while the block lasts; close everything after it."""
-        follow = self.model.watch(self.settings.api.bundle_poll_seconds, self.recommender.adopt)
-        tasks = [asyncio.create_task(self.producer.connect()), asyncio.create_task(follow)]
+        """Follow the published model and its trend, look for the broker, and in the end close everything."""
+        seconds = self.settings.api.bundle_poll_seconds
+        follow = self.model.watch(seconds, self.recommender.adopt)
+        trends = watch_trends(self.model, self.store, TREND_POLLS * seconds, self.recommender.adopt)
+        tasks = [asyncio.create_task(each) for each in (self.producer.connect(), follow, trends)]
         try:
             await self.store.ping()
         except UnavailableError as error:

@@ -26,28 +26,34 @@ from recsys.serving import CurrentModel
 from recsys.settings import RedisSettings, WorkerSettings
 from recsys.store import Store
 from stream.dead_letter import DeadLetter, Record
+from stream.metrics import WorkerMetrics
 from stream.online import Trial, rank
 from stream.online_metrics import KEPT_SURFACES, KEPT_VERSIONS, OnlineMetrics, Tally
 from stream.outcome import Outcome
 from stream.processor import Processor
 from stream.replay import ClickLog
+from stream.trend import TrendKeeper
 from tests.conftest import publish, random_model
 from tests.servers.pairs import Servers
 from tests.stream.conftest import make_world
 from tests.stream.world import START, wait_until_dealt_with
 
-GAP_MS = 30 * 60_000
+GAP_MS, EVERY_MS = 30 * 60_000, 20 * 60_000
 SMALL = ["--epochs", "1", "--units", "16", "--clicks-per-step", "2", "--samples", "64", "--no-refit"]
 
 
 @dataclass(frozen=True)
 class Day:
-    """A log, the time from which it is tested, the model of what was before, and its offline evaluation."""
+    """A log, the time from which it is tested, the model of what was before, and its offline evaluation.
+
+    ``following`` is that of the model with its live trend.
+    """
 
     log: Path
     since: int
     bundles: Path
     offline: dict[str, Any]
+    following: dict[str, Any]
 
     def clicks(self) -> ClickLog:
         return open_log(self.log, self.since)
@@ -89,10 +95,13 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Day:
     since, dataset, run, report = quiet_moment(log), directory / "dataset", directory / "run", directory / "report"
     run_here("sessions", str(log), "--out", str(dataset), "--max-bad", "0.5", "--test-from", str(since))
     run_here("train", str(dataset), "--out", str(run), *SMALL)
-    run_here("evaluate", f"{run}/model", str(dataset), "--out", str(report))
+    figures = []
+    for seconds in (EVERY_MS // 1000, 0):
+        run_here("evaluate", f"{run}/model", str(dataset), "--out", str(report), "--trend-seconds", str(seconds))
+        figures.append(json.loads((report / "evaluation.json").read_bytes()))
     bundles, evaluation = directory / "bundles", report / "evaluation.json"
     run_here("publish", f"{run}/model", "--bundles", str(bundles), "--evaluation", str(evaluation))
-    return Day(log, since, bundles, json.loads(evaluation.read_bytes()))
+    return Day(log, since, bundles, figures[1], figures[0])
 
 
 async def ignore(_: Sequence[DeadLetter]) -> None:
@@ -125,10 +134,10 @@ def replayed(day: Day, store_url: str, size: int, **worker: Any) -> tuple[Online
     return metrics, unexamined
 
 
-def assert_equal(metrics: OnlineMetrics, day: Day) -> None:
-    total, offline = metrics.total(Bundles(day.bundles).current()), day.offline["recommenders"][0]
-    assert offline["name"] == day.offline["model"] == "GRU"
-    assert total.tests == day.offline["predictions"] > 500
+def assert_equal(metrics: OnlineMetrics, day: Day, evaluation: dict[str, Any]) -> None:
+    total, offline = metrics.total(Bundles(day.bundles).current()), evaluation["recommenders"][0]
+    assert offline["name"] == evaluation["model"] == "GRU"
+    assert total.tests == evaluation["predictions"] > 500
     assert total.recall == pytest.approx(offline["metrics"]["recall@20"], abs=1e-6)
     assert total.mrr == pytest.approx(offline["metrics"]["mrr@20"], abs=1e-6)
 
@@ -139,7 +148,36 @@ def test_a_replay_of_the_test_day_gives_the_figures_of_evaluation(
 ) -> None:
     metrics, unexamined = replayed(day, store_url, size, online_metrics=looks)
     assert unexamined == 0
-    assert_equal(metrics, day)
+    assert_equal(metrics, day, day.offline)
+
+
+def test_with_the_live_trend_they_are_those_of_its_evaluation(day: Day, store_url: str) -> None:
+    """Clicks come one by one, and the trend follows when the clock says so, by the clicks' own times."""
+    figures = [day.following, day.offline]
+    with_trend, without = (each["recommenders"][0]["metrics"]["mrr@20"] for each in figures)
+    assert abs(with_trend - without) > 1e-4
+    metrics = OnlineMetrics()
+
+    async def work() -> None:
+        store = Store(RedisSettings(url=store_url, prefix=f"t-{uuid.uuid4().hex}"))
+        model = CurrentModel(Bundles(day.bundles))
+        processor, trends = (
+            Processor(model, store, WorkerSettings(), ignore),
+            TrendKeeper(model, store, 1, WorkerMetrics()),
+        )
+        await trends.adopt()
+        interval = 0
+        for offset, event in enumerate(day.clicks()):
+            if event.timestamp // EVERY_MS > interval:
+                await trends.follow()
+                interval = event.timestamp // EVERY_MS
+            outcome = await processor.process([Record(event.user_id.encode(), encode(event), 0, offset, START)])
+            trends.observe(outcome)
+            metrics.add(outcome.trials)
+        await store.close()
+
+    asyncio.run(work())
+    assert_equal(metrics, day, day.following)
 
 
 def test_what_is_not_looked_at_is_counted(day: Day, store_url: str) -> None:
