@@ -132,6 +132,11 @@ class WorkerMetrics:
             self._lag.labels(str(partition)).set(count)
         self._lagging = set(records)
 
+    def no_trends(self) -> None:
+        """Forget the trends of all models."""
+        self._trend_time.clear()
+        self._trend_strength.clear()
+
     def trend(self, version: str, trend: Trend) -> None:
         """Say what a model's trend is like."""
         self._trend_time.labels(version).set(trend.time / 1000)

@@ -14,8 +14,9 @@ from stream.online import Trial
 
 
 class Led(NamedTuple):
-    """A click that led a session on: the state before it ``[width]``, the row of its item, and its time (epoch ms)."""
+    """A click that led a session on: whose, the state before it ``[width]``, its item's row, its time (epoch ms)."""
 
+    user: str
     hidden: NDArray[np.float32]
     row: int
     time: int

@@ -193,7 +193,7 @@ class Processor:
                 visitor.applied.append(record)
                 visitor.encounters.applied(moment, event, click, state)
                 if hidden is not None and state.leads_on(click) and served.scorer.has_begun(hidden):
-                    visitor.led.append(Led(hidden, click.row, click.time))
+                    visitor.led.append(Led(event.user_id, hidden, click.row, click.time))
             elif placed in {Placed.REPEATED, Placed.DUPLICATE}:
                 visitor.skipped[placed.value] += 1
             else:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -17,15 +19,51 @@ from recsys.scoring.live_trend import Clicks, LiveTrend
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.trend import Trend
 from recsys.serving import CurrentModel, Served
-from recsys.store import Store
+from recsys.store import TREND_LIFE_MS, Store
 from stream.metrics import WorkerMetrics
 from stream.outcome import Led, Outcome
 
 log = logging.getLogger(__name__)
 
 
+class _Model:
+    """A model that serves, its trend, and the clicks that this has not followed yet."""
+
+    def __init__(self, served: Served, trend: Trend | None) -> None:
+        self.served = served
+        self.live = LiveTrend(Scorer(served.bundle.model.weights), trend)
+        self.followed = time.monotonic()
+        self._led: list[Led] = []
+        self._told: set[tuple[str, int]] = set()
+
+    def note(self, led: Iterable[Led]) -> None:
+        """Take note of clicks: of each visitor one an item, so that nobody speaks for all; of too many, of some."""
+        for click in led:
+            if (key := (click.user, click.row)) not in self._told:
+                self._told.add(key)
+                self._led.append(click)
+        if len(self._led) > 2 * self.live.most:
+            del self._led[::2]
+
+    def take(self) -> list[Led]:
+        """The clicks since the last time."""
+        led, self._led, self._told = self._led, [], set()
+        return led
+
+    def follow(self, led: Sequence[Led]) -> Trend:
+        """Score by what these clicks say, too."""
+        clicks = Clicks(
+            np.stack([click.hidden for click in led]),
+            np.array([click.row for click in led], np.int32),
+            np.array([click.time for click in led], np.int64),
+        )
+        trend = self.live.follow(clicks)
+        self.served.follow(trend)
+        return trend
+
+
 class TrendKeeper:
-    """Takes note of clicks, and makes trends of them.
+    """Takes note of clicks, and makes trends of them. Whatever happens here, clicks go on without.
 
     Args:
         model: serves.
@@ -36,19 +74,13 @@ class TrendKeeper:
 
     def __init__(self, model: CurrentModel, store: Store, seconds: float, metrics: WorkerMetrics) -> None:
         self._model, self._store, self._seconds, self._metrics = model, store, seconds, metrics
-        self._lives: dict[int, LiveTrend] = {}
-        self._led: dict[int, list[Led]] = {}
+        self._models: dict[int, _Model] = {}
 
     def observe(self, outcome: Outcome) -> None:
-        """Take note of the clicks of a micro-batch; if they are more than can be looked at, of some."""
-        if not self._seconds:
-            return
+        """Take note of the clicks of a micro-batch."""
         for digest, led in outcome.led.items():
-            if live := self._lives.get(digest):
-                noted = self._led.setdefault(digest, [])
-                noted += led
-                if len(noted) > 2 * live.most:
-                    del noted[::2]
+            if digest in self._models:
+                self._models[digest].note(led)
 
     async def watch(self) -> None:
         """Never ends."""
@@ -60,27 +92,43 @@ class TrendKeeper:
         """Go on from what is stored of models that have come to serve; forget those that no longer do."""
         if not self._seconds:
             return
-        serving = {served.digest: served for served in self._model.serving}
-        self._lives = {digest: live for digest, live in self._lives.items() if digest in serving}
-        self._led = {digest: led for digest, led in self._led.items() if digest in serving}
-        for digest in serving.keys() - self._lives.keys():
-            served = serving[digest]
-            trend = await self._stored(served)
-            if trend is not None:
-                await asyncio.to_thread(served.follow, trend)
-            self._lives[digest] = LiveTrend(Scorer(served.bundle.model.weights), trend)
+        models: dict[int, _Model] = {}
+        self._metrics.no_trends()
+        for served in self._model.serving:
+            known = self._models.get(served.digest)
+            try:
+                if known is None or known.served is not served:
+                    trend = await self._stored(served) if known is None else known.live.trend
+                    await asyncio.to_thread(served.follow, trend)
+                    known = _Model(served, trend)
+            except Exception:
+                log.exception("the trend of %s is begun anew", served.version)
+                known = _Model(served, None)
+            models[served.digest] = known
+            if served.trend is not None:
+                self._metrics.trend(served.version, served.trend)
+        self._models = models
 
     async def follow(self) -> None:
         """Score by what has been clicked since the last time, and store what that says."""
-        for served in self._model.serving:
-            led = self._led.pop(served.digest, [])
-            if led and served.digest in self._lives:
-                trend = await asyncio.to_thread(_follow, self._lives[served.digest], led, served)
-                self._metrics.trend(served.version, trend)
-                try:
-                    await self._store.save_trend(served.digest, trend.pack())
-                except UnavailableError as error:
-                    log.warning("the trend of %s is not stored: %s", served.version, error)
+        for each in list(self._models.values()):
+            try:
+                await self._follow(each)
+            except UnavailableError as error:
+                log.warning("the trend of %s is not stored: %s", each.served.version, error)
+            except Exception:
+                log.exception("the trend of %s stays as it is", each.served.version)
+
+    async def _follow(self, model: _Model) -> None:
+        served, led = model.served, model.take()
+        if led:
+            trend = await asyncio.to_thread(model.follow, led)
+            model.followed = time.monotonic()
+            self._metrics.trend(served.version, trend)
+            await self._store.save_trend(served.digest, trend.pack())
+        elif served.trend is not None and time.monotonic() > model.followed + TREND_LIFE_MS / 1000:
+            await asyncio.to_thread(served.follow, None)  # nobody knows any more what is clicked
+            self._models[served.digest] = _Model(served, None)
 
     async def _stored(self, served: Served) -> Trend | None:
         try:
@@ -89,10 +137,3 @@ class TrendKeeper:
         except (InputError, UnavailableError) as error:
             log.warning("the trend of %s is begun anew: %s", served.version, error)
             return None
-
-
-def _follow(live: LiveTrend, led: list[Led], served: Served) -> Trend:
-    hidden, rows, times = zip(*led, strict=True)
-    trend = live.follow(Clicks(np.stack(hidden), np.array(rows, np.int32), np.array(times, np.int64)))
-    served.follow(trend)
-    return trend

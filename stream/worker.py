@@ -96,8 +96,8 @@ def _watch_models(
 
     async def changed(served: Served) -> None:
         metrics.model(served.version)
-        await trends.adopt()
         renewal.wake()
+        await trends.adopt()
 
     metrics.model(model.served.version)
     renewal.wake()  # another model may have come while no worker ran

@@ -22,7 +22,7 @@ from recsys.store import Store
 
 log = logging.getLogger(__name__)
 
-TREND_POLLS = 10  # times as seldom as for models is looked for trends, which change every few minutes
+TREND_POLLS = 5  # for newer trends, while each follows
 
 
 class Services:
@@ -45,8 +45,10 @@ class Services:
         """Follow the published model and its trend, look for the broker, and in the end close everything."""
         seconds = self.settings.api.bundle_poll_seconds
         follow = self.model.watch(seconds, self.recommender.adopt)
-        trends = watch_trends(self.model, self.store, TREND_POLLS * seconds, self.recommender.adopt)
-        tasks = [asyncio.create_task(each) for each in (self.producer.connect(), follow, trends)]
+        works = [self.producer.connect(), follow]
+        if every := self.settings.trend.seconds:
+            works.append(watch_trends(self.model, self.store, every / TREND_POLLS, self.recommender.adopt))
+        tasks = [asyncio.create_task(work) for work in works]
         try:
             await self.store.ping()
         except UnavailableError as error:

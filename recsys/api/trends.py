@@ -31,7 +31,7 @@ async def watch_trends(
 
 
 async def follow_stored(served: Served, store: Store) -> bool:
-    """Score by the stored trend of a model, by none where there is none; gives whether it is another than before.
+    """Score by the stored trend of a model if it is newer, by none where there is none; gives whether that is a change.
 
     Raises:
         UnavailableError: the store is away.
@@ -42,7 +42,8 @@ async def follow_stored(served: Served, store: Store) -> bool:
     except InputError as error:
         log.warning("stored trend left aside: %s", error)
         trend = None
-    if (trend and trend.time) == (served.trend and served.trend.time):
-        return False
+    known = served.trend
+    if trend is known or (trend is not None and known is not None and trend.time <= known.time):
+        return False  # several workers may store what each knows
     await asyncio.to_thread(served.follow, trend)
     return True

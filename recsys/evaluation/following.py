@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from recsys.evaluation.over_time import Asked, OverTime, Part, intervals
 from recsys.evaluation.predictions import Predictions
-from recsys.scoring.live_trend import Clicks, LiveTrend
+from recsys.scoring.live_trend import Clicks, LiveTrend, spread
 from recsys.scoring.scorer import Scorer
 from recsys.sessions import Sessions
 
@@ -51,12 +51,23 @@ def _trends(
     scorer: Scorer, sessions: Sessions, every_ms: int, advance: Callable[[int], object]
 ) -> tuple[NDArray[np.int64], list[Part]]:
     """When each trend begins to hold, and what it adds."""
-    predictions = Predictions.of(sessions)
-    clicks = Clicks(scorer.states_before(sessions), predictions.target, sessions.times[predictions.event])
-    live, begins, parts = LiveTrend(scorer), [], []
-    for end, which in intervals(clicks.times, every_ms):
-        trend = live.follow(clicks.keep(which))
-        begins.append(end)
+    predictions, live = Predictions.of(sessions), LiveTrend(scorer)
+    times = sessions.times[predictions.event]
+    parcels = list(intervals(times, every_ms))
+    told = [_told(predictions, which, scorer.items, live.most) for _, which in parcels]
+    used = np.zeros(len(times), np.bool_)
+    for which in told:
+        used[which] = True
+    states, place = scorer.states_before(sessions, used), np.cumsum(used) - 1
+    parts = []
+    for (_, asked), which in zip(parcels, told, strict=True):
+        trend = live.follow(Clicks(states[place[which]], predictions.target[which], times[which]))
         parts.append(Part(trend.rows, trend.raised, trend.changes(scorer.weights)))
-        advance(len(which))
-    return np.array(begins, np.int64), parts
+        advance(len(asked))
+    return np.array([end for end, _ in parcels], np.int64), parts
+
+
+def _told(predictions: Predictions, which: NDArray[np.int64], items: int, most: int) -> NDArray[np.int64]:
+    """The predictions of an interval that are followed: of each visitor one an item, and not too many."""
+    _, first = np.unique(predictions.session[which] * items + predictions.target[which], return_index=True)
+    return spread(which[np.sort(first)], most)

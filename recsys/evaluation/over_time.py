@@ -70,6 +70,8 @@ def intervals(times: NDArray[np.int64], every_ms: int) -> Iterator[tuple[int, ND
 
     Ends are multiples of ``every_ms``; an event at an end belongs to the next interval.
     """
+    if not len(times):
+        return
     order = np.argsort(times, kind="stable")
     number = times[order] // every_ms
     for begin, end in zip(*_runs(number), strict=True):

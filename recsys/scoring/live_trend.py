@@ -13,8 +13,8 @@ How far it holds differs from shop to shop and from hour to hour. So the clicks 
 as it was before, are made likeliest by three numbers: what multiplies the rise (nearly 1 for news, a third for a shop),
 what multiplies the surplus, and what multiplies the network's own scores (less than 1 where it is behind its time).
 
-In large catalogues this is done for the items that were clicked of late, or most of all before. For the sum over all
-others by which a chance is divided some of them stand, drawn by lot.
+In large catalogues this is done for the items that were clicked of late, or most of all before. For the sum by which a
+chance is divided stand, of all others, the items of a session's trail and their followers, and some drawn by lot.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.scoring.scorer import CHUNK_BYTES, Scorer
-from recsys.scoring.trend import FOLLOWERS, LEAST, MOST, Pairs, Trend
+from recsys.scoring.trend import FOLLOWERS, LEAST, MOST, MOST_RISE, Pairs, Trend
 
 RECENT_MS = 1_800_000  # clicks that a trend comes from, and the time in which a rise halves
 EVIDENCE_MS = 3_600_000  # clicks that say how far it holds
 PRIOR_CLICKS = 1.0  # on an item, or a pair, as they are expected
 PRIOR, PRECISION = np.array([1.0, 0.5, 0.5]), 10.0  # of the three numbers, before any click; normal
+IN_TIME = 0.9  # of the clicks that come, at least: clocks of others may be ahead
 NEWTON_STEPS = 3  # from the clicks of the last minutes to the three numbers
-MOST_ITEMS, MOST_CLICKS, MOST_SCORES = 1 << 13, 1 << 15, 1 << 26  # looked at: a second, however large the catalogue
+MOST_ITEMS, MOST_CLICKS, MOST_SCORES = 1 << 13, 1 << 15, 1 << 25  # looked at: two seconds, however large the catalogue
 BY_LOT = 1 << 11  # of these items, in larger catalogues
 NEGLIGIBLE = 0.05  # too little to write down
 
@@ -68,8 +69,12 @@ class Clicks(NamedTuple):
 
     def spread(self, most: int) -> Clicks:
         """At most so many, from all over."""
-        size = len(self.targets)
-        return self if size <= most else self.keep(np.linspace(0, size - 1, most).astype(np.int64))
+        return self.keep(spread(np.arange(len(self.targets)), most))
+
+
+def spread(some: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """At most so many, from all over."""
+    return some if len(some) <= most else some[np.linspace(0, len(some) - 1, most).astype(np.int64)]
 
 
 class _Evidence(NamedTuple):
@@ -92,6 +97,10 @@ class _Items(NamedTuple):
     rows: NDArray[np.int32]
     stands_for: NDArray[np.float32]
 
+    def own(self, rise: NDArray[np.float32]) -> NDArray[np.float32]:
+        """float32 ``[n]``: the rises of items that stand for themselves, 0 of others."""
+        return np.where(self.stands_for == 1, rise[self.rows], np.float32(0))
+
     def places(self, of: NDArray[np.int32]) -> NDArray[np.int64]:
         """int64 ``[m]``: where the items ``of [m]``, which are among these, stand."""
         return np.searchsorted(self.rows, of)
@@ -106,6 +115,7 @@ class _Chances(NamedTuple):
         odds: float32 ``[n, items]``.
         share: float32 ``[n]``; an item's chance is its odds times the click's share.
         row, pair, place: int64 ``[m]``, pairs that may be: of which click, which pair, and where the follower stands.
+        apart: of which click, score and odds of items beside these; int64, float32 and float32 ``[k]``.
     """
 
     part: slice
@@ -115,6 +125,10 @@ class _Chances(NamedTuple):
     row: NDArray[np.int64]
     pair: NDArray[np.int64]
     place: NDArray[np.int64]
+    apart: tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
+
+
+_NONE = np.empty(0, np.int64), np.empty(0, np.float32)
 
 
 class LiveTrend:
@@ -129,8 +143,9 @@ class LiveTrend:
         self._scorer = scorer
         self._rise, self._seen = np.zeros(scorer.items, np.float32), np.zeros(scorer.items, np.int32)
         self._pairs, self._prior, self._time = Pairs.none(), PRIOR, -EVIDENCE_MS
+        self._start = trend
         if trend is not None:
-            self._rise[trend.rows], self._seen[trend.rows] = trend.rise, trend.clicks
+            self._rise[trend.rows] = trend.rise
             self._pairs, self._prior = trend.pairs, np.array([trend.network, trend.strength, trend.following])
             self._time = trend.time
         self._numbers = self._prior
@@ -146,20 +161,26 @@ class LiveTrend:
     @property
     def trend(self) -> Trend:
         """As it is now."""
-        rows = np.flatnonzero((np.abs(self._rise) > NEGLIGIBLE) | (self._seen > 0)).astype(np.int32)
+        seen = self._seen.copy()
+        if self._start is not None:  # what is known of the last half hour, if not from clicks
+            seen[self._start.rows] += self._start.clicks
+        rows = np.flatnonzero((np.abs(self._rise) > NEGLIGIBLE) | (seen > 0)).astype(np.int32)
         network, strength, following = self._numbers.tolist()
-        return Trend(self._time, network, strength, following, rows, self._rise[rows], self._seen[rows], self._pairs)
+        return Trend(self._time, network, strength, following, rows, self._rise[rows], seen[rows], self._pairs)
 
     def follow(self, clicks: Clicks) -> Trend:
         """The trend when it knows these clicks, which came after those that it knows."""
         if not len(clicks.targets):
             return self.trend
         clicks = clicks.spread(self.most)
-        before, self._time = self._time, max(self._time, int(clicks.times.max()))
+        now = int(np.quantile(clicks.times, IN_TIME, method="lower"))
+        before, self._time = self._time, max(self._time, now)
+        if self._start is not None and self._start.time <= self._time - RECENT_MS:
+            self._start = None
         window = Clicks.together([self._window, clicks])
         self._window = window.keep(window.times > self._time - RECENT_MS).spread(self.most)
         items = self._looked_at(clicks)
-        self._learn_numbers(clicks, items)
+        self._learn_numbers(clicks.spread(self.most // NEWTON_STEPS), items)
         self._rise *= np.float32(0.5 ** ((self._time - before) / RECENT_MS))
         self._seen = np.bincount(self._window.targets, minlength=len(self._rise)).astype(np.int32)
         self._count(items)
@@ -174,9 +195,13 @@ class LiveTrend:
             of_pairs += np.bincount(some.pair, some.share[some.row] * some.odds[some.row, some.place], len(clicks))
         lag = np.log((self._seen[items.rows] + PRIOR_CLICKS) / (expected + PRIOR_CLICKS)).astype(np.float32)
         self._rise[items.rows] += np.where(items.stands_for == 1, lag, 0)
+        np.clip(self._rise, -MOST_RISE, MOST_RISE, out=self._rise)
         of_pairs *= np.exp(lag)[items.places(pairs.follower)]  # as many as are expected with the rise that is now
         surplus = np.log((clicks + PRIOR_CLICKS) / (of_pairs + PRIOR_CLICKS)).astype(np.float32)
-        self._pairs = pairs._replace(surplus=surplus).keep(np.abs(surplus) > NEGLIGIBLE)
+        pairs = pairs._replace(surplus=surplus)
+        if self._start is not None:
+            pairs = pairs.beside(self._start.pairs, self._scorer.items)
+        self._pairs = pairs.keep(np.abs(pairs.surplus) > NEGLIGIBLE)
 
     def _learn_numbers(self, clicks: Clicks, items: _Items) -> None:
         """Make the clicks of the last hour likeliest, given what was known before each."""
@@ -192,7 +217,7 @@ class LiveTrend:
 
     def _evidence_of(self, clicks: Clicks, items: _Items) -> _Evidence:
         """What clicks say, as it looks from where the numbers are."""
-        targets, rise = items.places(clicks.targets), self._rise[items.rows]
+        targets, rise = items.places(clicks.targets), items.own(self._rise)
         slope, curvature = np.zeros(3), np.zeros((3, 3))
         for some in self._chances(clicks, items, self._numbers, self._pairs):
             size, target, surplus = len(some.share), targets[some.part], self._pairs.surplus[some.pair]
@@ -203,11 +228,11 @@ class LiveTrend:
             of_pair = some.share[some.row] * some.odds[some.row, some.place] * surplus
             raised = (some.odds @ np.stack([rise, rise**2], axis=1)) * some.share[:, None]
             weighed = np.multiply(some.odds, some.scores, out=some.odds)
-            mean = np.stack(
-                [some.share * weighed.sum(axis=1), raised[:, 0], np.bincount(some.row, of_pair, size)], dtype=np.float64
-            )
+            row, score, odds = some.apart
+            of_score = some.share * weighed.sum(axis=1) + np.bincount(row, some.share[row] * odds * score, size)
+            mean = np.stack([of_score, raised[:, 0], np.bincount(some.row, of_pair, size)], dtype=np.float64)
             squares = np.zeros((3, 3))
-            squares[0, 0] = some.share @ np.vecdot(weighed, some.scores)
+            squares[0, 0] = some.share @ np.vecdot(weighed, some.scores) + (some.share[row] * odds) @ score**2
             squares[1, 1], squares[2, 2] = raised[:, 1].sum(), of_pair @ surplus
             squares[0, 1] = squares[1, 0] = some.share @ (weighed @ rise)
             squares[0, 2] = squares[2, 0] = of_pair @ some.scores[some.row, some.place]
@@ -235,7 +260,7 @@ class LiveTrend:
         """What may be clicked, of some clicks at a time, by these numbers."""
         network, strength, following = numbers.astype(np.float32)
         some = items.rows if len(items.rows) < self._scorer.items else None
-        added, followers = strength * self._rise[items.rows] + np.log(items.stands_for), items.places(pairs.follower)
+        added, followers = strength * items.own(self._rise) + np.log(items.stands_for), items.places(pairs.follower)
         size = max(1, CHUNK_BYTES // (16 * len(items.rows)))
         for start in range(0, len(clicks.targets), size):
             part = slice(start, start + size)
@@ -244,10 +269,26 @@ class LiveTrend:
             row, pair = pairs.after(self._scorer.last_items(clicks.hidden[part]))
             place = followers[pair]
             raised[row, place] += following * pairs.surplus[pair]
-            raised -= raised.max(axis=1, keepdims=True)
-            odds = np.exp(raised, out=raised)
-            share = (1 / odds.sum(axis=1, dtype=np.float64)).astype(np.float32)
-            yield _Chances(part, scores, odds, share, row, pair, place)
+            apart = self._apart(clicks.hidden[part], items, raised) if some is not None else _NONE
+            highest = raised.max(axis=1)
+            np.maximum.at(highest, apart[0], network * apart[1])
+            raised -= highest[:, None]
+            odds, beside = np.exp(raised, out=raised), np.exp(network * apart[1] - highest[apart[0]])
+            total = odds.sum(axis=1, dtype=np.float64) + np.bincount(apart[0], beside, len(odds))
+            yield _Chances(part, scores, odds, (1 / total).astype(np.float32), row, pair, place, (*apart, beside))
+
+    def _apart(
+        self, hidden: NDArray[np.float32], items: _Items, raised: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Items of trails and followers that are not among these: of which state, and their score.
+
+        Where such an item was drawn by lot, it stands for no others there.
+        """
+        row, item, scores = self._scorer.apart(hidden)
+        place = np.minimum(items.places(item.astype(np.int32)), len(items.rows) - 1)
+        there = items.rows[place] == item
+        raised[row[there], place[there]] -= np.log(items.stands_for[place[there]])
+        return row[~there], scores[~there]
 
 
 def _clicked_pairs(last: NDArray[np.int32], targets: NDArray[np.int32]) -> tuple[Pairs, NDArray[np.int64]]:

@@ -201,6 +201,11 @@ class Scorer:
         """``[batch, units]``: the last layer's part of states."""
         return hidden[:, self._trail.start - self._units : self._trail.start]
 
+    def apart(self, hidden: Hidden) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Items that score otherwise than by the network alone: of which state, which item (once each), the score."""
+        row, item, added = self._added(hidden)
+        return row, item, self._pair_scores(hidden, row, item) + added
+
     def _added(self, hidden: Hidden) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
         """What is added to scores of the network: of which state, to which item (once each), and how much.
 
@@ -247,9 +252,13 @@ class Scorer:
             for start in range(0, len(states), rows):
                 yield self.scores(states[start : start + rows])
 
-    def states_before(self, sessions: Sessions) -> Hidden:
-        """``[predictions, width]``: for each event but the first of its session, in order, the state before it."""
-        return np.concatenate([np.empty((0, self.width), np.float32), *self._states_before(sessions)])
+    def states_before(self, sessions: Sessions, which: NDArray[np.bool_]) -> Hidden:
+        """``[n, width]``: the states before some events; ``which`` says of all but first ones of sessions, in turn."""
+        parts, first = [np.empty((0, self.width), np.float32)], 0
+        for states in self._states_before(sessions):
+            parts.append(states[which[first : first + len(states)]])
+            first += len(states)
+        return np.concatenate(parts)
 
     def _states_before(self, sessions: Sessions) -> Iterator[Hidden]:
         """The states of some sessions at a time."""

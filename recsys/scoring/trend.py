@@ -13,6 +13,7 @@ from recsys.errors import InputError
 
 FOLLOWERS = 16  # that an item has, unless the model has more of them
 LEAST, MOST = np.array([0.3, 0.0, 0.0]), np.array([1.5, 1.0, 1.0])  # that the three numbers may be
+MOST_RISE = 20.0  # and a rise, or a surplus, either way
 
 _HEAD = struct.Struct("<BqdddII")
 _FORM = 0xC0  # how a packed trend begins
@@ -40,6 +41,12 @@ class Pairs(NamedTuple):
         """Some of them."""
         return Pairs(self.last[which], self.follower[which], self.surplus[which])
 
+    def beside(self, others: Pairs, items: int) -> Pairs:
+        """These, and of ``others`` those that are not among them."""
+        keys = others.last.astype(np.int64) * items + others.follower
+        new = others.keep(~np.isin(keys, self.last.astype(np.int64) * items + self.follower))
+        return _sum(self, new, items)
+
     def after(self, last: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The pairs of the items ``last [n]``: places in ``last``, and which pairs."""
         begin, end = np.searchsorted(self.last, last), np.searchsorted(self.last, last, side="right")
@@ -49,10 +56,10 @@ class Pairs(NamedTuple):
 
 
 class Trend(NamedTuple):
-    """What clicks until ``time`` (epoch ms) say of items and of pairs of them, and how far that holds.
+    """What clicks until ``time`` (epoch milliseconds) say of items and of pairs of them, and how far that holds.
 
     Attributes:
-        time: of the newest click that it knows.
+        time: of the newest click that it knows, but for a few whose clocks may be ahead.
         network: what multiplies the network's own scores.
         strength: what multiplies the rise.
         following: what multiplies the surplus of pairs.
@@ -142,9 +149,9 @@ class Trend(NamedTuple):
         numbers, key = np.array([self.network, self.strength, self.following]), self.pairs.last.astype(np.int64) * items
         rows = np.concatenate([self.rows, self.pairs.last, self.pairs.follower])
         in_bounds = ((numbers >= LEAST) & (numbers <= MOST)).all() and ((rows >= 0) & (rows < items)).all()
-        finite = np.isfinite(self.rise).all() and np.isfinite(self.pairs.surplus).all() and (self.clicks >= 0).all()
+        small = (np.abs(np.concatenate([self.rise, self.pairs.surplus])) <= MOST_RISE).all()
         ascend = (np.diff(self.rows) > 0).all() and (np.diff(key + self.pairs.follower) > 0).all()
-        return bool(in_bounds and finite and ascend)
+        return bool(in_bounds and small and ascend and (self.clicks >= 0).all())
 
 
 def _places(weights: Weights) -> int:

@@ -76,13 +76,20 @@ class Api:
 
 @contextmanager
 def running_api(
-    bundles: Path, redis_url: str, broker: str = NOWHERE, *, exclude_seen: bool = False, **api: Any
+    bundles: Path,
+    redis_url: str,
+    broker: str = NOWHERE,
+    *,
+    exclude_seen: bool = False,
+    trend_seconds: float = 300,
+    **api: Any,
 ) -> Iterator[Api]:
     """Serve on a free port while the block lasts."""
     settings = Settings(
         redis=RedisSettings(url=redis_url, prefix=f"api-{time.time_ns()}", timeout_seconds=0.5),
         kafka={"bootstrap_servers": broker, "topic": f"clicks-{time.time_ns()}"},
         worker={"exclude_seen": exclude_seen},
+        trend={"seconds": trend_seconds},
         api={"bundle_poll_seconds": 0.05, "broker_timeout_seconds": 2.0, **api},
     )
     app = create_app(settings, CurrentModel(Bundles(bundles)))

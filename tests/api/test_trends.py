@@ -17,15 +17,15 @@ from tests.api.running import Api, eventually, ids, named, running_api
 from tests.conftest import publish
 
 LATE = np.array([120, 140], np.int32)  # hardly clicked in training
-PAIRS = Pairs(np.array([3], np.int32), np.array([77], np.int32), np.array([40], np.float32))
-TREND = Trend(1_700_000_000_000, 1.0, 1.0, 1.0, LATE, np.array([30, 25], np.float32), np.array([3, 9], np.int32), PAIRS)
+PAIRS = Pairs(np.array([3], np.int32), np.array([77], np.int32), np.array([20], np.float32))
+TREND = Trend(1_700_000_000_000, 1.0, 1.0, 1.0, LATE, np.array([15, 12], np.float32), np.array([3, 9], np.int32), PAIRS)
 
 
 @pytest.fixture
 def own_api(tmp_path: Path, model: Model, store_url: str) -> Iterator[Api]:
     """An API that a test may change."""
     publish(tmp_path / "bundles", model)
-    with running_api(tmp_path / "bundles", store_url, bundle_poll_seconds=0.02) as running:
+    with running_api(tmp_path / "bundles", store_url, trend_seconds=0.2) as running:
         yield running
 
 

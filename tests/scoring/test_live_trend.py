@@ -165,6 +165,50 @@ def test_of_a_large_catalogue_the_likely_and_the_clicked_are_enough(monkeypatch:
         assert of_some[row] == pytest.approx(of_whole[row], abs=0.25)
 
 
+@pytest.mark.parametrize("some", [False, True])
+def test_chances_of_trails_and_followers_are_exact_in_a_large_catalogue(
+    some: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clicks are drawn from the model itself, which likes what a visitor has seen and what follows it best of all."""
+    if some:
+        monkeypatch.setattr(live_trend, "MOST_ITEMS", 200)
+        monkeypatch.setattr(live_trend, "BY_LOT", 60)
+    weights = dict(random_model(items=1500, seed=4).weights)
+    weights["revisit"], weights["surplus"] = weights["revisit"] + 5, weights["surplus"] + 5
+    weights["following"] = np.ones(1, np.float32)
+    scorer, random = Scorer(weights), np.random.default_rng(1)
+    hidden = random_states(scorer, 300)
+    rows = np.array([random.choice(1500, p=chance) for chance in chances(scorer.scores(hidden))], np.int32)
+    trend = LiveTrend(scorer).follow(Clicks(hidden, rows, np.full(300, START)))
+    assert trend.network == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_clock_that_is_ahead_moves_nothing() -> None:
+    scorer = indifferent(5)
+    live = LiveTrend(scorer)
+    live.follow(clicks(scorer, [1] * 50, 0))
+    ahead = Clicks.together([clicks(scorer, [2] * 30, 5), clicks(scorer, [3], 65)])
+    trend = live.follow(ahead)
+    assert trend.time == START + 5 * MINUTE
+    assert trend.clicks.sum() == 81
+
+
+def test_who_goes_on_from_a_trend_knows_its_clicks_and_pairs_for_half_an_hour() -> None:
+    scorer = indifferent(8)
+    live = LiveTrend(scorer, made([2], [1.0], [(1, 2, 0.8), (3, 4, -0.6)])._replace(clicks=np.array([9])))
+    hidden = scorer.advance(scorer.start(4), [[1]] * 4)
+    trend = live.follow(Clicks(hidden, np.array([2, 2, 2, 5], np.int32), np.full(4, START + 5 * MINUTE)))
+    assert dict(zip(trend.rows.tolist(), trend.clicks.tolist(), strict=True)) | {} == {
+        row: {2: 12, 5: 1}.get(row, 0) for row in trend.rows.tolist()
+    }
+    pairs = {pair[:2]: pair[2] for pair in zip(*(column.tolist() for column in trend.pairs), strict=True)}
+    assert pairs[3, 4] == pytest.approx(-0.6)
+    assert pairs[1, 2] != pytest.approx(0.8)
+    later = live.follow(Clicks(hidden, np.array([2, 2, 2, 5], np.int32), np.full(4, START + 31 * MINUTE)))
+    assert later.clicks.sum() == 8
+    assert (3, 4) not in set(zip(later.pairs.last.tolist(), later.pairs.follower.tolist(), strict=True))
+
+
 def test_scores_of_some_items_are_theirs_among_all() -> None:
     scorer = Scorer(random_model(items=40).weights)
     hidden, some = random_states(scorer, 30), np.array([0, 3, 4, 17, 39], np.int32)
@@ -228,6 +272,7 @@ def test_bytes_that_are_no_trend_are_refused(data: bytes) -> None:
         made(pairs=[(3, 100, 1)]),
         made(pairs=[(3, 5, 1), (3, 4, 1)]),
         made(pairs=[(3, 5, math.inf)]),
+        made([3], [3e38]),
     ],
 )
 def test_a_trend_that_cannot_be_is_refused(wrong: Trend) -> None:

@@ -128,7 +128,9 @@ def test_a_worker_that_starts_goes_on_from_what_is_stored(run: Run) -> None:
         assert world.model.served.trend.pack() == trend.pack()
         await crowd(world, second, begin=100)
         await second.follow()
-        assert world.model.served.trend.rise[world.model.served.trend.rows == 40] > trend.rise[trend.rows == 40]
+        goes_on = world.model.served.trend
+        assert goes_on.rise[goes_on.rows == 40] > trend.rise[trend.rows == 40]
+        assert goes_on.clicks.sum() == 80
 
     run(body)
 
@@ -203,10 +205,91 @@ def test_clicks_that_wait_are_bounded(run: Run, monkeypatch: pytest.MonkeyPatch)
         await keeper.adopt()
         for begin in range(0, 400, 40):
             await crowd(world, keeper, begin)
-            assert all(len(led) <= 50 for led in keeper._led.values())
+            assert all(len(model._led) <= 50 for model in keeper._models.values())
         await keeper.follow()
         assert world.model.served.trend is not None
         assert world.model.served.trend.clicks.sum() <= 25
+
+    run(body)
+
+
+def test_nobody_speaks_for_all(run: Run) -> None:
+    """A visitor who goes to and fro counts once an item, however often he does."""
+
+    async def body(world: World) -> None:
+        keeper = keeper_of(world)
+        await keeper.adopt()
+        await crowd(world, keeper)
+        clicks = [record("bot", f"item-{7 + number % 2:03d}", number, 500 + number) for number in range(200)]
+        for click in clicks:
+            keeper.observe(await world.process(click))
+        await keeper.follow()
+        assert world.model.served.trend is not None
+        found = dict(zip(world.model.served.trend.rows.tolist(), world.model.served.trend.clicks.tolist(), strict=True))
+        assert (found[7], found[8], found[40]) == (1, 1, 40)
+
+    run(body)
+
+
+def test_a_trend_that_nobody_has_fed_for_an_hour_is_over(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(world: World) -> None:
+        keeper = keeper_of(world)
+        await keeper.adopt()
+        await crowd(world, keeper)
+        await keeper.follow()
+        await keeper.follow()
+        assert world.model.served.trend is not None
+        for model in keeper._models.values():
+            model.followed -= 3601
+        await keeper.follow()
+        assert world.model.served.trend is None
+        await crowd(world, keeper, begin=100)
+        await keeper.follow()
+        assert world.model.served.trend is not None
+        assert world.model.served.trend.clicks.sum() == 40
+
+    run(body)
+
+
+def test_a_defect_of_a_trend_is_said_and_clicks_go_on(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> Trend:
+        raise MemoryError("no more")
+
+    async def body(world: World) -> None:
+        keeper = keeper_of(world)
+        await keeper.adopt()
+        await crowd(world, keeper)
+        with monkeypatch.context() as patch:
+            patch.setattr(LiveTrend, "follow", broken)
+            await keeper.follow()
+        assert "stays as it is" in caplog.text
+        await crowd(world, keeper, begin=100)
+        await keeper.follow()
+        assert world.model.served.trend is not None
+
+    run(body)
+
+
+def test_metrics_tell_of_the_models_that_serve_alone(run: Run, bundles: Path) -> None:
+    async def body(world: World) -> None:
+        metrics = WorkerMetrics()
+        keeper = TrendKeeper(world.model, world.store, 300, metrics)
+        await keeper.adopt()
+        await crowd(world, keeper)
+        await keeper.follow()
+        first = {"model": world.model.served.version}
+        assert metrics.registry.get_sample_value("recsys_trend_newest_click_timestamp_seconds", first) == pytest.approx(
+            1_700_000_060.35, abs=0.1
+        )
+        assert metrics.registry.get_sample_value("recsys_trend_strength", first) is not None
+        await TrendKeeper(world.model, world.store, 300, metrics).adopt()
+        assert metrics.registry.get_sample_value("recsys_trend_strength", first) is not None
+        publish(bundles, random_model(seed=5))
+        assert world.model.refresh()
+        await keeper.adopt()
+        assert metrics.registry.get_sample_value("recsys_trend_strength", first) is None
 
     run(body)
 
