@@ -200,7 +200,7 @@ class Processor:
                 visitor.dead.append(DeadLetter(record, placed.value, _why(placed, event)))
 
     def _lists(self, visitors: Mapping[str, Visitor], served: Served) -> dict[str, RecommendationList]:
-        """The lists to be made, each a function of the state alone: how batches fell leaves no trace."""
+        """The lists to be made, each of a state and the trend in force: how batches fell leaves no trace."""
         states = {user: each.state for user, each in visitors.items() if each.listed}
         if not states:
             return {}

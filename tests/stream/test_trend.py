@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from recsys.demo.commands import get_text
+from recsys.published import Bundles
 from recsys.scoring import live_trend
 from recsys.scoring.live_trend import Clicks, LiveTrend
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.trend import Trend
 from recsys.settings import RedisSettings
+from recsys.state import RecommendationList
 from recsys.store import Store
 from stream.metrics import WorkerMetrics
 from stream.trend import TrendKeeper
-from tests.api.running import NOWHERE
+from tests.api.running import NOWHERE, eventually
 from tests.conftest import publish, random_model
+from tests.servers.redis import client_of
 from tests.stream.processing import World, on_one_server_and_a_cluster, record
+from tests.stream.world import World as StreamWorld
+from tests.stream.world import clicks, on_embedded_servers
 
 Run = Callable[..., None]
 
@@ -308,3 +315,35 @@ def test_it_goes_on_as_often_as_asked(run: Run) -> None:
         watch.cancel()
 
     run(body)
+
+
+def states(contents: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: value for name, value in contents.items() if name.startswith("s:")}
+
+
+@on_embedded_servers
+def test_a_worker_that_follows_and_is_killed_leaves_the_states_of_a_clean_run(world: StreamWorld) -> None:
+    """Lists are those of the state, the model and some trend; states are those of the clicks alone."""
+    world.commands.environment["RECSYS_TREND__SECONDS"] = "0.2"
+    made = clicks(900, seed=4)
+    digest = Bundles(world.bundles).open().digest
+    key, store = f"{world.prefix}:trend:{digest:016x}", client_of(world.store)
+
+    def stored() -> Trend:
+        return Trend.unpack(store.get(key) or b"", 50)
+
+    with world.worker() as worker:
+        with world.producing(made[:600], pause=0.004):
+            eventually(lambda: store.exists(key))
+        worker.process.send_signal(signal.SIGKILL)
+        worker.process.wait(10)
+    first = stored()
+    with world.worker() as worker:
+        text = get_text(worker.wait_for_line("worker: metrics on ")[0])
+        assert "recsys_trend_strength{" in text  # it goes on from what is stored
+        world.produce(made[600:], pause=0.004)
+        eventually(lambda: states(world.contents()) == states(world.clean_run(len(made))), 40)
+        eventually(lambda: stored().time > first.time)
+    lists = [RecommendationList.unpack(value) for name, value in world.contents().items() if name.startswith("l:")]
+    assert lists
+    assert world.contents().keys() == world.clean_run(len(made)).keys()
