@@ -275,7 +275,9 @@ class TrendSettings(Section):
     """How lists follow what all visitors click."""
 
     seconds: float = Field(
-        300.0, ge=0, description="How often scores follow what all visitors click, beside each one's own; 0: never."
+        300.0,
+        ge=0,
+        description="From one live trend, what all visitors click of late, to the next; 0: scores follow none.",
     )
 
 

@@ -65,7 +65,10 @@ class WorkerMetrics:
             "trend_newest_click_timestamp_seconds", "Time of the newest click that a trend knows.", ["model"], **options
         )
         self._trend_strength = Gauge(
-            "trend_strength", "How far what is clicked more, or less, of late goes on to be.", ["model"], **options
+            "trend_strength",
+            "What multiplies rises of items: 0 where none goes on, 1 where all do, 0.5 before that is known.",
+            ["model"],
+            **options,
         )
         self._unexamined = Counter(
             "online_unexamined_clicks", "Clicks that lead a session on, but test no list (online_metrics).", **options

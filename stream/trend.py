@@ -124,6 +124,7 @@ class TrendKeeper:
         if led:
             trend = await asyncio.to_thread(model.follow, led)
             model.followed = time.monotonic()
+            log.info("trend of %s: %d clicks, strength %.2f", served.version, trend.clicks.sum(), trend.strength)
             self._metrics.trend(served.version, trend)
             await self._store.save_trend(served.digest, trend.pack())
         elif served.trend is not None and time.monotonic() > model.followed + TREND_LIFE_MS / 1000:

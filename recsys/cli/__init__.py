@@ -47,7 +47,7 @@ def cli() -> None:
     """A streaming session-based recommender.
 
     \b
-    recsys demo                 the whole system on this machine, in four minutes
+    recsys demo                 the whole system on this machine, in some minutes
     recsys COMMAND --help       what a command does, with an example
     """
 

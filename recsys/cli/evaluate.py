@@ -38,8 +38,8 @@ def evaluate(model: Path, dataset: Path, out: Path, split: str, process: Path | 
     """Compare MODEL with the baselines on DATASET.
 
     MODEL is a model directory or a bundle. Prints a table and writes OUT/evaluation.json and OUT/report.html. As it
-    does in the worker, the model follows what all visitors have clicked until each prediction, unless --trend-seconds
-    is 0.
+    does in the worker, the model follows what all visitors have clicked until some minutes before each prediction, and
+    so does a sixth baseline, recent popularity. With --trend-seconds 0 nobody does.
 
     \b
     recsys evaluate run/model dataset --out report
