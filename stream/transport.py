@@ -33,6 +33,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.structs import TopicPartition
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
@@ -54,6 +55,14 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         await super().on_start()
         fetcher, books = self._ensure_consumer()._fetcher, cast(Consumer, self.consumer)
         fetcher._proc_fetch_request = spaced(fetcher._proc_fetch_request, lambda: books.pause)
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Look whether a partition is stuck, if it is assigned and has a position: else Faust would end the worker."""
+        subscription = self._ensure_consumer()._subscription.subscription
+        assignment = subscription and subscription.assignment
+        state = assignment and assignment.state_value(TopicPartition(tp.topic, tp.partition))
+        if state and state.has_valid_position:
+            super().verify_event_path(now, tp)
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
+from types import SimpleNamespace
 from typing import Any
 
 import faust
-from aiokafka.structs import ConsumerRecord
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import ConsumerRecord, TopicPartition
 from faust.types import TP
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -170,6 +172,34 @@ class Books(RuleBasedStateMachine):
 
 TestBooks = Books.TestCase
 TestBooks.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_a_partition_that_has_no_position_yet_is_not_looked_at() -> None:
+    """In the midst of a rebalance; Faust's own look would end the worker."""
+
+    async def body() -> None:
+        app: Any = faust.App("test", broker="kafka://127.0.0.1:1", web_enabled=False)
+        app.transport = Transport([app.conf.broker[0]], app)
+        nothing: Any = None
+        consumer = app.transport.create_consumer(
+            callback=app.topics.on_message, on_partitions_revoked=nothing, on_partitions_assigned=nothing
+        )
+        thread = consumer._new_consumer_thread()
+        thread._consumer = AIOKafkaConsumer(bootstrap_servers="127.0.0.1:1")
+        partition, subscriptions = TopicPartition("clicks", 0), thread._consumer._subscription
+        thread._consumer._fetcher = SimpleNamespace(_subscriptions=subscriptions)
+        thread.time_started = 0.0
+        thread.verify_event_path(1e6, TP("clicks", 0))
+        subscriptions.subscribe({"clicks"})
+        thread.verify_event_path(1e6, TP("clicks", 0))
+        subscriptions.assign_from_subscribed({partition})
+        thread.verify_event_path(1e6, TP("clicks", 0))
+        subscriptions.subscription.assignment.state_value(partition).reset_to(7)
+        thread.verify_event_path(1e6, TP("clicks", 0))
+        thread.verify_event_path(1e6, TP("clicks", 1))
+        thread._consumer._closed = True  # it was never opened
+
+    asyncio.run(body())
 
 
 def test_a_broker_is_asked_anew_after_a_while_and_each_broker_for_itself() -> None:
