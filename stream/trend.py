@@ -44,6 +44,7 @@ class _Model:
                 self._led.append(click)
         if len(self._led) > 2 * self.live.most:
             del self._led[::2]
+            self._told = {(click.user, click.row) for click in self._led}
 
     def take(self) -> list[Led]:
         """The clicks since the last time."""

@@ -198,9 +198,8 @@ def test_who_goes_on_from_a_trend_knows_its_clicks_and_pairs_for_half_an_hour() 
     live = LiveTrend(scorer, made([2], [1.0], [(1, 2, 0.8), (3, 4, -0.6)])._replace(clicks=np.array([9])))
     hidden = scorer.advance(scorer.start(4), [[1]] * 4)
     trend = live.follow(Clicks(hidden, np.array([2, 2, 2, 5], np.int32), np.full(4, START + 5 * MINUTE)))
-    assert dict(zip(trend.rows.tolist(), trend.clicks.tolist(), strict=True)) | {} == {
-        row: {2: 12, 5: 1}.get(row, 0) for row in trend.rows.tolist()
-    }
+    found = dict(zip(trend.rows.tolist(), trend.clicks.tolist(), strict=True))
+    assert {row: count for row, count in found.items() if count} == {2: 12, 5: 1}
     pairs = {pair[:2]: pair[2] for pair in zip(*(column.tolist() for column in trend.pairs), strict=True)}
     assert pairs[3, 4] == pytest.approx(-0.6)
     assert pairs[1, 2] != pytest.approx(0.8)
