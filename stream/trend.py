@@ -15,7 +15,8 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from recsys.errors import InputError, UnavailableError
-from recsys.scoring.live_trend import Clicks, LiveTrend
+from recsys.scoring.clicks import Clicks
+from recsys.scoring.live_trend import LiveTrend
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.trend import Trend
 from recsys.serving import CurrentModel, Served

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from recsys.evaluation.over_time import Asked, OverTime, Part, intervals
 from recsys.evaluation.predictions import Predictions
-from recsys.scoring.live_trend import Clicks, LiveTrend, spread
+from recsys.scoring.clicks import Clicks, spread
+from recsys.scoring.live_trend import LiveTrend
 from recsys.scoring.scorer import Scorer
 from recsys.sessions import Sessions
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from recsys.errors import InputError
 from recsys.scoring import live_trend
-from recsys.scoring.live_trend import RECENT_MS, Clicks, LiveTrend
+from recsys.scoring.clicks import Clicks
+from recsys.scoring.live_trend import RECENT_MS, LiveTrend
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.trend import FOLLOWERS, Pairs, Trend
 from tests.conftest import random_model, random_states

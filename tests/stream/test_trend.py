@@ -14,7 +14,8 @@ import pytest
 from recsys.demo.commands import get_text
 from recsys.published import Bundles
 from recsys.scoring import live_trend
-from recsys.scoring.live_trend import Clicks, LiveTrend
+from recsys.scoring.clicks import Clicks
+from recsys.scoring.live_trend import LiveTrend
 from recsys.scoring.scorer import Scorer
 from recsys.scoring.trend import Trend
 from recsys.settings import RedisSettings
