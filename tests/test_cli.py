@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib.metadata import entry_points, requires
 from pathlib import Path
 
 import pytest
 
 from recsys.cli import main
+from recsys.cli.ctrl_c import ends_at_ctrl_c, fails_at_ctrl_c
 from recsys.cli.settings import table_of_defaults
 from tests.conftest import publish, random_model
 
@@ -33,8 +38,8 @@ def recsys(*arguments: str, stdin: str = "", **environment: str) -> subprocess.C
 
 def test_help_lists_every_command_without_loading_any_framework() -> None:
     script = (
-        "import sys, recsys.cli\n"
-        "try: recsys.cli.cli(['--help'])\n"
+        "import sys, recsys.cli.commands\n"
+        "try: recsys.cli.commands.cli(['--help'])\n"
         "except SystemExit: pass\n"
         "print(sorted({'tensorflow', 'apache_beam', 'pyarrow', 'faust'} & set(sys.modules)))\n"
     )
@@ -166,6 +171,47 @@ def test_a_password_is_not_shown() -> None:
 def test_a_wrong_command_line_ends_with_2() -> None:
     assert recsys("train").returncode == 2
     assert recsys("no-such-command").returncode == 2
+
+
+@pytest.mark.parametrize("module", ["click", "recsys.settings", "orjson"])
+def test_ctrl_c_while_a_command_loads_stops_it_without_a_word_of_python(module: str, tmp_path: Path) -> None:
+    """Some libraries lose an exception that comes while they load: the command would go on."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "class CtrlC:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name == {module!r}:\n"
+        "            sys.meta_path.remove(self)\n"
+        "            try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "            except KeyboardInterrupt: print('lost')\n"
+        "sys.meta_path.insert(0, CtrlC())\n"
+    )
+    done = recsys("train", str(tmp_path), "--out", str(tmp_path / "run"), PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+
+
+def test_an_error_after_ctrl_c_is_ctrl_c_and_one_before_is_an_error() -> None:
+    def library() -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise ValueError("what was lost is missing")
+
+    with pytest.raises(KeyboardInterrupt), fails_at_ctrl_c():
+        library()
+    with pytest.raises(ValueError, match="really wrong"), fails_at_ctrl_c():
+        raise ValueError("really wrong")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("guard", [ends_at_ctrl_c, fails_at_ctrl_c])
+def test_who_does_not_hear_ctrl_c_still_does_not(guard: Callable[[], AbstractContextManager[None]]) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with guard():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_recommend_answers_each_session(bundles: Path) -> None:

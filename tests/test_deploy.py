@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from recsys.cli import cli
+from recsys.cli.commands import cli
 from recsys.settings import Settings
 from recsys.settings_in_force import load_settings
 from tests.servers.kafka import KAFKA

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import orjson
 
+from recsys.cli.ctrl_c import fails_at_ctrl_c
 from recsys.cli.epochs import PHASES, EpochBar
 from recsys.cli.options import with_settings
 from recsys.console import console, output, progress
@@ -76,7 +77,9 @@ def train(settings: Settings, dataset: Path, out: Path, trained: Path | None, re
     if overwrite:
         shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
-    _write(out, data, settings, _fit(data, sessions, settings, out, start))
+    with fails_at_ctrl_c():
+        fitted = _fit(data, sessions, settings, out, start)
+    _write(out, data, settings, fitted)
     for path in (out / CHECKPOINT, *_leftovers(out)):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     output.print(f"model in {out / MODEL}")

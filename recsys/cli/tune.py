@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from recsys.cli.ctrl_c import fails_at_ctrl_c
 from recsys.cli.epochs import EpochBar
 from recsys.cli.options import FiniteRange, with_settings
 from recsys.console import console, output, progress
@@ -146,7 +147,7 @@ def _search(out: Path, data: Dataset, settings: Settings, space: Space, metric: 
     identity = Identity.of(data.manifest.content_hash, metric, space, settings)
     with open_study(out, identity, first) as study:
         try:
-            with _display(limits, metric, len(finished(study))) as (watch, ended):
+            with fails_at_ctrl_c(), _display(limits, metric, len(finished(study))) as (watch, ended):
                 left = search(study, trainer, space, limits, watch, ended)
             if left is not None:
                 console.print(_left(left, len(finished(study)) + 1))

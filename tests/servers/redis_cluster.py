@@ -105,6 +105,10 @@ class RedisCluster:
                 return next(node for node in self.nodes if node.port == port), len(replicas)
         raise LookupError(slot)
 
+    def is_up(self, node: Redis) -> bool:
+        """Whether the node serves: one that was in a minority waits for some time after it has got slots."""
+        return _state(self.client(node))["cluster_state"] == "ok"
+
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             clients = [self.client(stack.enter_context(node)) for node in self.nodes]

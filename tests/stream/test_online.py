@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from recsys.cli import cli
+from recsys.cli.commands import cli
 from recsys.columns import Clock
 from recsys.demo.commands import get_text
 from recsys.evaluation.protocol import NEVER

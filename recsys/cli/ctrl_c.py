@@ -1,0 +1,60 @@
+"""Ctrl-C where the exception that Python makes of it gets lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+STOPPED = 130  # the exit code of a command that Ctrl-C ended
+
+
+@contextmanager
+def ends_at_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C end the process at once, while modules load and there is nothing yet to tidy up.
+
+    Libraries print an exception that comes amid their loading, or lose it, and the command goes on.
+    """
+
+    def end(*_: object) -> None:
+        os.write(2, b"stopped\n")
+        os._exit(STOPPED)
+
+    with _at_ctrl_c(end):
+        yield
+
+
+@contextmanager
+def fails_at_ctrl_c() -> Iterator[None]:
+    """Let any error that follows Ctrl-C be a ``KeyboardInterrupt``.
+
+    TensorFlow loses the exception where its C++ calls our Python, and fails of what is missing then.
+    """
+    came = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal came
+        came = True
+        raise KeyboardInterrupt
+
+    try:
+        with _at_ctrl_c(interrupt):
+            yield
+    except Exception as error:
+        if came:
+            raise KeyboardInterrupt from error
+        raise
+
+
+@contextmanager
+def _at_ctrl_c(handler: Callable[..., None]) -> Iterator[None]:
+    """Who has chosen what Ctrl-C does (or not to hear it, as ``nohup`` and ``&`` do) is left alone."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
