@@ -14,7 +14,6 @@ from recsys.demo.figures import Reading
 from tests.running_demo import DEMO, assert_refused, processes_of
 
 
-@pytest.mark.timeout(600)  # other long tests run beside it
 def test_the_demo_runs_from_clicks_to_live_recommendations_and_stops_all_it_started(tmp_path: Path) -> None:
     directory = tmp_path / "demo"
     done = subprocess.run(

@@ -21,7 +21,6 @@ from tests.running_demo import DEMO, assert_refused, processes_of
         ("services up", signal.SIGTERM, 143),
     ],
 )
-@pytest.mark.timeout(280)
 def test_ctrl_c_and_sigterm_stop_everything(tmp_path: Path, moment: str, number: signal.Signals, code: int) -> None:
     directory = tmp_path / "demo"
     log = tmp_path / "output"

@@ -3,6 +3,9 @@
 The arithmetic of the GRU and of the loss is compiled by XLA, each with its gradient; the large products between them,
 of states and candidates, are left to TensorFlow, whose kernels for them are faster on a CPU. Gradients go back through
 the whole window; the state before the window is taken as given.
+
+Compiling takes seconds. What is compiled depends on shapes and on which loss it is, and on no other setting, so all
+learners of a process share it: those of the search and of the final training, and those of a tuning's trials.
 """
 
 from __future__ import annotations
@@ -26,9 +29,8 @@ class WindowGradients:
     """
 
     def __init__(self, settings: TrainingSettings) -> None:
-        self._settings = settings
-        self._enter = tf.function(self._entered, jit_compile=True)
-        self._compare = tf.function(self._loss, jit_compile=True)
+        self._rates = settings.embedding_dropout, settings.hidden_dropout
+        self._loss, self._penalty = settings.loss, settings.score_penalty
         self._halved = multiplies_bfloat16(settings)
 
     def __call__(
@@ -52,11 +54,10 @@ class WindowGradients:
         entering, scoring, bias = rows
         with tf.GradientTape() as tape:
             tape.watch([gru, rows])
-            top, states = self._enter(
-                gru, entering, hidden, step.noise[:, lanes], step.resets[:, lanes], step.backwards[:, lanes]
-            )
+            chance = step.noise[:, lanes], *(tf.constant(rate, step.noise.dtype) for rate in self._rates)
+            top, states = _entered(gru, entering, hidden, chance, step.resets[:, lanes], step.backwards[:, lanes])
             products = tf.matmul(self._low(top), self._low(scoring), transpose_b=True)
-            loss, mean = self._compare(products, bias, step, lanes.start)
+            loss, mean = _compared(products, bias, step, first, self._loss, tf.constant(self._penalty, bias.dtype))
         row_gradients, gru_gradients = tape.gradient(mean, (rows, gru))
         return loss, states, row_gradients, gru_gradients
 
@@ -64,50 +65,54 @@ class WindowGradients:
         """As products take them."""
         return tf.cast(values, tf.bfloat16) if self._halved else values
 
-    def _entered(
-        self, gru: dict[str, Any], entering: Any, hidden: Any, noise: Any, resets: Any, backwards: Any
-    ) -> tuple[Any, Any]:
-        """What each prediction goes by, ``[clicks * share, units]``, and the states after the window."""
-        width = entering.shape[-1]
-        above = tf.split(noise[:, :, width:], layers(gru), axis=-1)
-        handed, states = forward(
-            gru,
-            dropout(entering, self._settings.embedding_dropout, noise[:, :, :width]),
-            resets,
-            hidden,
-            backwards,
-            lambda states, layer: dropout(states, self._settings.hidden_dropout, above[layer]),
-        )
-        return tf.reshape(handed, [-1, handed.shape[-1]]), states[-1]
 
-    def _loss(self, products: Any, bias: Any, step: Prepared, first: int) -> tuple[Any, Any]:
-        """The loss summed over the share's predictions, and its part in the window's mean."""
-        share = products.shape[0] // step.valid.shape[0]
+@tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
+def _entered(
+    gru: dict[str, Any], entering: Any, hidden: Any, chance: tuple[Any, Any, Any], resets: Any, backwards: Any
+) -> tuple[Any, Any]:
+    """What each prediction goes by, ``[clicks * share, units]``, and the states after the window.
 
-        def own(values: Any) -> Any:
-            """Of ``values [pairs or more, ...]``, the rows of the share's predictions."""
-            shape = [*step.valid.shape, *values.shape[1:]]
-            by_lane = tf.reshape(values[: shape[0] * shape[1]], shape)[:, first : first + share]
-            return tf.reshape(by_lane, [-1, *shape[2:]])
-
-        excluded = no_negatives(step.candidates, step.valid, step.barred)
-        counts = tf.reshape(step.valid, [-1]) & ~tf.reduce_all(excluded, axis=1)
-        scores = tf.cast(products, bias.dtype) + bias
-        pairs = tf.range(counts.shape[0])
-        of_target = own(pairs)[:, None] == tf.range(scores.shape[1])[None, :]  # a mask, as XLA gathers slowly
-        positive = tf.reduce_sum(tf.where(of_target, scores, 0.0), axis=1)
-        losses = compared(self._settings, positive, scores, step.log_expected, own(excluded))
-        loss = tf.reduce_sum(tf.where(own(counts), losses, 0.0))
-        return loss, loss / tf.maximum(tf.reduce_sum(tf.cast(counts, loss.dtype)), 1.0)
+    ``chance`` is the noise, and the rates of dropout of what enters and of states.
+    """
+    width = entering.shape[-1]
+    noise, of_entering, of_states = map(tf.stop_gradient, chance)
+    above = tf.split(noise[:, :, width:], layers(gru), axis=-1)
+    handed, states = forward(
+        gru,
+        dropout(entering, of_entering, noise[:, :, :width]),
+        resets,
+        hidden,
+        backwards,
+        lambda states, layer: dropout(states, of_states, above[layer]),
+    )
+    return tf.reshape(handed, [-1, handed.shape[-1]]), states[-1]
 
 
-def compared(settings: TrainingSettings, positive: Any, negatives: Any, log_expected: Any, excluded: Any) -> Any:
-    """``[rows]``: the loss that ``settings`` name, of the arguments of :mod:`recsys.model.losses`."""
-    if settings.loss == "bpr-max":
-        return bpr_max(positive, negatives, excluded, settings.score_penalty)
-    if settings.loss == "top1-max":
-        return top1_max(positive, negatives, excluded)
-    return sampled_cross_entropy(positive, negatives, log_expected, excluded)
+@tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
+def _compared(products: Any, bias: Any, step: Prepared, first: int, loss: str, penalty: Any) -> tuple[Any, Any]:
+    """The loss summed over the share's predictions, and its part in the window's mean."""
+    share = products.shape[0] // step.valid.shape[0]
+
+    def own(values: Any) -> Any:
+        """Of ``values [pairs or more, ...]``, the rows of the share's predictions."""
+        shape = [*step.valid.shape, *values.shape[1:]]
+        by_lane = tf.reshape(values[: shape[0] * shape[1]], shape)[:, first : first + share]
+        return tf.reshape(by_lane, [-1, *shape[2:]])
+
+    excluded = no_negatives(step.candidates, step.valid, step.barred)
+    counts = tf.reshape(step.valid, [-1]) & ~tf.reduce_all(excluded, axis=1)
+    scores = tf.cast(products, bias.dtype) + bias
+    pairs = tf.range(counts.shape[0])
+    of_target = own(pairs)[:, None] == tf.range(scores.shape[1])[None, :]  # a mask, as XLA gathers slowly
+    positive = tf.reduce_sum(tf.where(of_target, scores, 0.0), axis=1)
+    if loss == "bpr-max":
+        losses = bpr_max(positive, scores, own(excluded), tf.stop_gradient(penalty))
+    elif loss == "top1-max":
+        losses = top1_max(positive, scores, own(excluded))
+    else:
+        losses = sampled_cross_entropy(positive, scores, step.log_expected, own(excluded))
+    total = tf.reduce_sum(tf.where(own(counts), losses, 0.0))
+    return total, total / tf.maximum(tf.reduce_sum(tf.cast(counts, total.dtype)), 1.0)
 
 
 def no_negatives(candidates: Any, valid: Any, barred: Any) -> Any:
@@ -125,6 +130,6 @@ def no_negatives(candidates: Any, valid: Any, barred: Any) -> Any:
     return hits | tf.pad(own, [[0, 0], [0, candidates.shape[0] - pairs]])
 
 
-def dropout(values: Any, rate: float, noise: Any) -> Any:
+def dropout(values: Any, rate: Any, noise: Any) -> Any:
     """Inverted dropout, by noise uniform in [0, 1)."""
-    return tf.where(noise >= rate, values / (1 - rate), 0.0) if rate else values
+    return tf.where(noise >= rate, values / (1 - rate), 0.0)

@@ -36,7 +36,7 @@ REVISIT, RISE, TREND = "revisit", "rise", "trend"
 FITTED = REVISIT, RISE, TREND  # what is fitted when the rest is learnt
 FOLLOWERS, SURPLUS, FOLLOWING = "followers", "surplus", "following"  # fitted too, and there only where they count
 
-LANES, CLICKS = 256, 16  # of the offline graph; any values give the same states
+LANES, CLICKS = 256, 4  # of the offline graph; any values give the same states, and few clicks compile soon
 
 
 def output_table(weights: Mapping[str, Any]) -> str:
@@ -154,8 +154,12 @@ def hidden_states(weights: Weights, sessions: Sessions) -> NDArray[np.float32]:
     resets[layout.offset[nonempty], layout.lane[nonempty]] = True
     hidden = tf.zeros([LANES, size])
     states = np.empty((steps, LANES, size), np.float32)
+    compiled = None
     for start in range(0, steps, CLICKS):
         part = slice(start, start + CLICKS)
-        after = _states_of_window()(gru, table[items[part]], resets[part], hidden)
+        window = gru, tf.constant(table[items[part]]), tf.constant(resets[part]), hidden
+        # asked for before it is called, as TensorFlow complains of calls that had to be traced
+        compiled = compiled or _states_of_window().get_concrete_function(*window)
+        after = compiled(*window)
         states[part], hidden = after.numpy(), after[-1]
     return states[time, lane]

@@ -12,8 +12,10 @@ times larger as there are clicks, and what is clicked most would learn as if it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol, Self
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, cast
 
 import tensorflow as tf
 
@@ -25,14 +27,12 @@ EPSILON = 1e-6  # of Adagrad, under the root
 MEAN_DECAY, SQUARE_DECAY, ADAM_EPSILON = 0.9, 0.999, 1e-7
 
 
-class Rule(Protocol):
-    """How a gradient changes a weight.
+class Rule(Hashable, Protocol):
+    """How a gradient changes a weight; rules that do the same are equal."""
 
-    Attributes:
-        decay: what share of a weight, times the rate, a step takes away besides.
-    """
-
-    decay: float
+    @property
+    def decay(self) -> float:
+        """What share of a weight, times the rate, a step takes away besides."""
 
     def slots(self, weight: Any) -> Slots:
         """What is kept beside a weight ``[n, ...]`` before the first step: tensors ``[n, ...]`` or ``[n, 1, ...]``."""
@@ -41,31 +41,32 @@ class Rule(Protocol):
         """What is added to the weight, and the slots afterwards; ``square`` is of the gradient, or of its parts."""
 
 
+@dataclass(frozen=True)
 class Adagrad:
     """``a += s;  v = momentum v - rate g / sqrt(a + epsilon);  w += v`` (Duchi et al. 2011; momentum is Polyak's).
 
     ``g`` is the gradient and ``s`` its square, or the sum of the squares of the clicks' parts in it.
     """
 
-    def __init__(self, momentum: float) -> None:
-        self._momentum = momentum
-        self.decay = 0.0
+    momentum: float
+    decay: ClassVar[float] = 0.0
 
     def slots(self, weight: Any) -> Slots:
         """``accumulator`` is a; ``velocity``, where there is momentum, is v."""
-        names = ("accumulator", "velocity") if self._momentum else ("accumulator",)
+        names = ("accumulator", "velocity") if self.momentum else ("accumulator",)
         return {name: tf.zeros_like(weight) for name in names}
 
     def change(self, slots: Slots, gradient: Any, square: Any, rate: Any) -> tuple[Any, Slots]:
         """One step."""
         accumulator = slots["accumulator"] + square
         change = -rate * gradient * tf.math.rsqrt(accumulator + EPSILON)
-        if not self._momentum:
+        if not self.momentum:
             return change, {"accumulator": accumulator}
-        change += self._momentum * slots["velocity"]
+        change += self.momentum * slots["velocity"]
         return change, {"accumulator": accumulator, "velocity": change}
 
 
+@dataclass(frozen=True)
 class Adam:
     """``m += 0.1 (g - m);  v += 0.001 (g^2 - v);  w -= rate (m^ / (sqrt(v^) + epsilon))`` (Kingma and Ba 2015).
 
@@ -73,8 +74,7 @@ class Adam:
     ``decay``, which the averages know nothing of, it is AdamW (Loshchilov and Hutter 2019).
     """
 
-    def __init__(self, decay: float = 0.0) -> None:
-        self.decay = decay
+    decay: float = 0.0
 
     def slots(self, weight: Any) -> Slots:
         """``mean`` is m, ``square`` is v, and ``count`` the steps that touched a row."""
@@ -148,7 +148,8 @@ class Optimizer:
 
     def __init__(self, weights: Mapping[str, tf.Variable], rule: Rule, compiled: bool = True) -> None:
         self._weights, self._rule = weights, rule
-        self._changed_whole = tf.function(self._changed, jit_compile=True) if compiled else self._changed
+        self._changed = partial(_changed, rule)
+        self._changed_whole = _compiled(rule) if compiled else self._changed
         self._kept = {
             name: {slot: tf.Variable(start, trainable=False) for slot, start in rule.slots(weight).items()}
             for name, weight in weights.items()
@@ -182,7 +183,14 @@ class Optimizer:
             kept[slot].scatter_update(tf.IndexedSlices(value, rows))
         weight.scatter_update(tf.IndexedSlices(changed, rows))
 
-    def _changed(self, weight: Any, slots: Slots, gradient: Any, square: Any, rate: Any) -> tuple[Any, Slots]:
-        """A weight, or rows of it, and its slots after a step."""
-        change, slots = self._rule.change(slots, gradient, square, rate)
-        return weight + (change - rate * self._rule.decay * weight), slots
+
+def _changed(rule: Rule, weight: Any, slots: Slots, gradient: Any, square: Any, rate: Any) -> tuple[Any, Slots]:
+    """A weight, or rows of it, and its slots after a step."""
+    change, slots = rule.change(slots, gradient, square, rate)
+    return weight + (change - rate * rule.decay * weight), slots
+
+
+@lru_cache(maxsize=8)
+def _compiled(rule: Rule) -> Callable[..., tuple[Any, Slots]]:
+    """The same for whole weights by XLA, once for all optimisers of a process that follow the rule."""
+    return cast(Callable[..., tuple[Any, Slots]], tf.function(partial(_changed, rule), jit_compile=True))

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from recsys.model import gradients
 from recsys.model.feed import Prepared
 from recsys.model.gradients import WindowGradients, dropout, no_negatives
 from recsys.model.network import BACKWARDS, initial_weights
@@ -65,8 +66,8 @@ def window(tensors: Tensors, noise: float = 0.0, **settings: Any) -> tuple[float
     rows = constants["entering"], constants["scoring"], constants["bias"]
     hidden = tf.constant(np.random.default_rng(2).normal(size=(LANES, LAYERS * UNITS)))
     loss, states, by_rows, by_gru = gradients_of(**options)(gru, rows, hidden, step)
-    gradients = dict(zip(("entering", "scoring", "bias"), by_rows, strict=True)) | by_gru
-    return float(loss) / 5, states.numpy(), {name: gradient.numpy() for name, gradient in gradients.items()}
+    found = dict(zip(("entering", "scoring", "bias"), by_rows, strict=True)) | by_gru
+    return float(loss) / 5, states.numpy(), {name: gradient.numpy() for name, gradient in found.items()}
 
 
 @pytest.mark.parametrize("loss", ["cross-entropy", "bpr-max", "top1-max"])
@@ -74,9 +75,9 @@ def test_window_gradient_is_that_of_finite_differences(loss: Any) -> None:
     """Back through two layers and three clicks, by every row and every weight."""
     random = np.random.default_rng(3)
     tensors = random_tensors()
-    gradients = window(tensors, loss=loss)[2]
-    assert gradients.keys() == tensors.keys()
-    for name, gradient in gradients.items():
+    found = window(tensors, loss=loss)[2]
+    assert found.keys() == tensors.keys()
+    for name, gradient in found.items():
         assert gradient.shape == tensors[name].shape
         for place in [tuple(random.integers(n) for n in gradient.shape) for _ in range(6)]:
             slope = 0.0
@@ -85,6 +86,15 @@ def test_window_gradient_is_that_of_finite_differences(loss: Any) -> None:
                 moved[place] += change
                 slope += window(tensors | {name: moved}, loss=loss)[0] / (2 * change)
             assert gradient[place] == pytest.approx(slope, abs=1e-6), name
+
+
+def test_what_is_compiled_serves_all_settings_that_leave_shapes_and_loss_alone() -> None:
+    tensors = random_tensors()
+    first = window(tensors, hidden_dropout=0.5, embedding_dropout=0.5, noise=KEPT)[0]
+    traced = [each.experimental_get_tracing_count() for each in (gradients._entered, gradients._compared)]
+    again = window(tensors, hidden_dropout=0.2, embedding_dropout=0.1, noise=KEPT, score_penalty=0.3, seed=9)[0]
+    assert traced == [each.experimental_get_tracing_count() for each in (gradients._entered, gradients._compared)]
+    assert again != first
 
 
 def test_dropout_drops_its_share_and_scales_up_the_rest() -> None:

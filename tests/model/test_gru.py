@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from recsys.model import network
 from recsys.model.gru import layer, step
 from recsys.model.network import hidden_states, initial_weights
 from recsys.scoring.scorer import Scorer
@@ -99,3 +100,13 @@ def test_one_hot_inputs_are_the_identity_as_embedding() -> None:
             projected = np.eye(7, dtype=np.float32)[sessions.items[event]][None] @ kernel + weights["gru.0.bias"]
             hidden = step(tf.constant(projected), hidden, weights["gru.0.recurrent"])
             np.testing.assert_allclose(ours[event], hidden[0], atol=1e-6)
+
+
+def test_models_of_many_widths_bring_no_complaint(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when settings are searched."""
+    monkeypatch.setattr(network, "CLICKS", 1)
+    for units in range(2, 8):
+        hidden_states(initial_weights(5, ModelSettings(units=units), 1), sessions_of([[0, 1]]))
+    assert "retracing" not in caplog.text

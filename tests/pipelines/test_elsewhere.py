@@ -131,7 +131,6 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield cluster
 
 
-@pytest.mark.timeout(600)
 def test_a_cluster_gives_the_same_dataset(
     cluster: Cluster, run: Run, tmp_path: Path, s3: S3, halves: list[Path], url: str
 ) -> None:
@@ -140,7 +139,6 @@ def test_a_cluster_gives_the_same_dataset(
     same(run(url, *FEW, "--work", f"s3://{BUCKET}/work", "--", *flags, out=tmp_path / "there"), here)
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("cluster", [Flink], indirect=True)
 def test_flink_closes_sessions_while_clicks_come(cluster: Flink, broker: str, run: Run, tmp_path: Path) -> None:
     log = [json.dumps(value) for value in random_clicks(random.Random(5))]

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
-import pytest
-
 from recsys.demo.commands import Service
 from tests.servers.kafka import PARTITIONS, Kafka
 from tests.servers.pairs import RealServers
@@ -102,7 +100,6 @@ def crew_of(world: World, seed: int, workers: int = 1) -> Iterator[Crew]:
             stack.close()
 
 
-@pytest.mark.timeout(280)
 def test_workers_come_and_go_and_nothing_is_lost_or_done_twice(real_world: World) -> None:
     made = clicks(2500, seed=11, users=60)
     with crew_of(real_world, 11) as crew:
