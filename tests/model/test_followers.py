@@ -191,7 +191,7 @@ def test_followers_are_learnt_from_validation_and_served_after_the_refit() -> No
     """A network of two numbers cannot remember forty pairs; what was counted in all sessions serves."""
     training, validation, test = chain(0.7, 800, 1), chain(0.7, 100, 2), chain(0.7, 400, 3)
     both = chain(0.7, 900, 1)
-    settings = TrainingSettings(epochs=1, halvings=0, samples=64, learning_rate=0.02, seed=3)
+    settings = TrainingSettings(epochs=1, halvings=0, samples=64, learning_rate=0.02, seed=3, clicks_per_step=4)
     validate = lambda weights: {"recall@20": 0.5, "mrr@20": 0.5}  # noqa: E731
     recalls = []
     for places in (0, 2):

@@ -83,7 +83,7 @@ def test_a_trend_that_holds_is_learnt_from_validation_and_served_after_the_refit
     fading = np.roll(RISING, 5)
     log = joined(drawn(fading, 4000, 1, 0, 9), drawn(RISING, 1000, 2, 9, 10))
     validation, test = drawn(RISING, 300, 3, 10, 11), drawn(RISING, 1000, 4, 11, 12)
-    settings = TrainingSettings(epochs=1, halvings=0, samples=64, learning_rate=0.02, seed=3)
+    settings = TrainingSettings(epochs=1, halvings=0, samples=64, learning_rate=0.02, seed=3, clicks_per_step=4)
     development = joined(log, validation)
     model = ModelSettings(units=8, memory=0, followers=0)
     validate = lambda weights: {"recall@20": 0.5, "mrr@20": 0.5}  # noqa: E731
