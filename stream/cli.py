@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from recsys.cli.ctrl_c import ends_at_ctrl_c
 from recsys.cli.logs import LogFlags, with_log_flags
 from recsys.cli.options import MOMENT, FiniteRange, with_settings
 from recsys.events import MAX_TIMESTAMP_MS, MIN_TIMESTAMP_MS
@@ -31,9 +32,10 @@ def worker(settings: Settings) -> None:
     start_logging(settings.log)
     logging.getLogger("stream.transport").setLevel(logging.WARNING)  # Faust tells each start and stop there
 
-    import uvloop
+    with ends_at_ctrl_c():
+        import uvloop
 
-    from stream.worker import run
+        from stream.worker import run
 
     uvloop.run(run(settings))
 

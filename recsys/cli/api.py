@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from recsys.cli.ctrl_c import ends_at_ctrl_c
 from recsys.cli.options import with_settings
 from recsys.settings import Settings
 
@@ -20,6 +21,7 @@ def api(settings: Settings) -> None:
     recsys api --bundles bundles --port 8080
     curl 'http://127.0.0.1:8080/v1/recommendations?user_id=u-1&item_id=214748'
     """
-    from recsys.api.server import serve
+    with ends_at_ctrl_c():
+        from recsys.api.server import serve
 
     serve(settings)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 STOPPED = 130  # the exit code of a command that Ctrl-C ended
 
@@ -18,7 +19,8 @@ def ends_at_ctrl_c() -> Iterator[None]:
     """
 
     def end(*_: object) -> None:
-        os.write(2, b"stopped\n")
+        with suppress(OSError):  # the terminal may be gone
+            os.write(2, b"stopped\n")
         os._exit(STOPPED)
 
     with _at_ctrl_c(end):
@@ -26,10 +28,10 @@ def ends_at_ctrl_c() -> Iterator[None]:
 
 
 @contextmanager
-def fails_at_ctrl_c() -> Iterator[None]:
-    """Let any error that follows Ctrl-C be a ``KeyboardInterrupt``.
+def fails_at_ctrl_c() -> Iterator[Callable[[], None]]:
+    """Let any error that follows Ctrl-C be a ``KeyboardInterrupt``; what is given, called now and then, raises one too.
 
-    TensorFlow loses the exception where its C++ calls our Python, and fails of what is missing then.
+    TensorFlow loses the exception where its C++ calls our Python, and goes on, or fails of what is missing then.
     """
     came = False
 
@@ -38,9 +40,13 @@ def fails_at_ctrl_c() -> Iterator[None]:
         came = True
         raise KeyboardInterrupt
 
+    def heed() -> None:
+        if came:
+            raise KeyboardInterrupt
+
     try:
         with _at_ctrl_c(interrupt):
-            yield
+            yield heed
     except Exception as error:
         if came:
             raise KeyboardInterrupt from error
@@ -50,11 +56,13 @@ def fails_at_ctrl_c() -> Iterator[None]:
 @contextmanager
 def _at_ctrl_c(handler: Callable[..., None]) -> Iterator[None]:
     """Who has chosen what Ctrl-C does (or not to hear it, as ``nohup`` and ``&`` do) is left alone."""
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    main = threading.current_thread() is threading.main_thread()  # no other may choose
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
     signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if signal.getsignal(signal.SIGINT) is handler:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from recsys.cli.ctrl_c import ends_at_ctrl_c
 from recsys.cli.options import with_settings
 
 if TYPE_CHECKING:
@@ -45,13 +46,14 @@ def evaluate(model: Path, dataset: Path, out: Path, split: str, process: Path | 
     recsys evaluate run/model dataset --out report
     recsys evaluate run/model dataset --process clicks.csv.process.json --out report
     """
-    from recsys.console import console, output
-    from recsys.dataset import Dataset
-    from recsys.errors import DatasetError, InputError
-    from recsys.evaluation.following import FIXED
-    from recsys.evaluation.report import render
-    from recsys.published import load_model
-    from recsys.scoring.scorer import Scorer
+    with ends_at_ctrl_c():
+        from recsys.console import console, output
+        from recsys.dataset import Dataset
+        from recsys.errors import DatasetError, InputError
+        from recsys.evaluation.following import FIXED
+        from recsys.evaluation.report import render
+        from recsys.published import load_model
+        from recsys.scoring.scorer import Scorer
 
     loaded, data = load_model(model), Dataset.open(dataset)
     _refuse_strangers(loaded, data, model, dataset)

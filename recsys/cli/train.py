@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import orjson
 
-from recsys.cli.ctrl_c import fails_at_ctrl_c
+from recsys.cli.ctrl_c import ends_at_ctrl_c, fails_at_ctrl_c
 from recsys.cli.epochs import PHASES, EpochBar
 from recsys.cli.options import with_settings
 from recsys.console import console, output, progress
@@ -69,7 +69,8 @@ def train(settings: Settings, dataset: Path, out: Path, trained: Path | None, re
         if not overwrite:
             raise RecsysError(f"{out} exists already: choose another name, or pass --resume or --overwrite")
         _refuse_to_delete_strangers(out)
-    from recsys.dataset import Dataset
+    with ends_at_ctrl_c():
+        from recsys.dataset import Dataset
 
     data = Dataset.open(dataset)
     start = _warm_start(trained, data, settings) if trained is not None else None
@@ -77,9 +78,7 @@ def train(settings: Settings, dataset: Path, out: Path, trained: Path | None, re
     if overwrite:
         shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
-    with fails_at_ctrl_c():
-        fitted = _fit(data, sessions, settings, out, start)
-    _write(out, data, settings, fitted)
+    _write(out, data, settings, _fit(data, sessions, settings, out, start))
     for path in (out / CHECKPOINT, *_leftovers(out)):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     output.print(f"model in {out / MODEL}")
@@ -101,8 +100,9 @@ def _leftovers(out: Path) -> set[Path]:
 
 def _warm_start(trained: Path, data: Dataset, settings: Settings) -> WarmStart:
     """The weights of a trained model in the rows of the dataset, and what of the dataset is new to it."""
-    from recsys.model.warm_start import refuse_leaks, refuse_misfits, warm_start
-    from recsys.published import load_model
+    with ends_at_ctrl_c():
+        from recsys.model.warm_start import refuse_leaks, refuse_misfits, warm_start
+        from recsys.published import load_model
 
     model, split, refit = load_model(trained), data.manifest.split, settings.training.refit
     refuse_misfits(model.description.model, model.description.sessions, settings.model, data.session_settings)
@@ -116,7 +116,8 @@ def _warm_start(trained: Path, data: Dataset, settings: Settings) -> WarmStart:
 
 def _sessions(data: Dataset, start: WarmStart | None) -> Sessions:
     """All that the model is to learn in the end."""
-    from recsys.model.training import refuse_nothing_to_learn
+    with ends_at_ctrl_c():
+        from recsys.model.training import refuse_nothing_to_learn
 
     sessions = start.sessions if start is not None else data.development()
     refuse_nothing_to_learn(sessions)
@@ -153,10 +154,11 @@ def _report() -> Iterator[Report]:
     """A progress bar for the epoch at hand, and a line for each epoch done."""
     from recsys.model.history import Progress
 
-    with progress() as display:
+    with fails_at_ctrl_c() as heed, progress() as display:
         bar = EpochBar(display)
 
         def report(event: Progress | Epoch) -> None:
+            heed()
             if isinstance(event, Progress):
                 bar.show(event)
             else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from recsys.cli.ctrl_c import fails_at_ctrl_c
+from recsys.cli.ctrl_c import ends_at_ctrl_c, fails_at_ctrl_c
 from recsys.cli.epochs import EpochBar
 from recsys.cli.options import FiniteRange, with_settings
 from recsys.console import console, output, progress
@@ -89,8 +89,9 @@ def tune(
     """
     if out.exists() and not resume:
         raise RecsysError(f"{out} exists already: choose another name, or pass --resume")
-    from recsys.dataset import Dataset
-    from recsys.tuning.search import Limits
+    with ends_at_ctrl_c():
+        from recsys.dataset import Dataset
+        from recsys.tuning.search import Limits
 
     space = _space(space_file)
     data = Dataset.open(dataset)
@@ -147,7 +148,7 @@ def _search(out: Path, data: Dataset, settings: Settings, space: Space, metric: 
     identity = Identity.of(data.manifest.content_hash, metric, space, settings)
     with open_study(out, identity, first) as study:
         try:
-            with fails_at_ctrl_c(), _display(limits, metric, len(finished(study))) as (watch, ended):
+            with _display(limits, metric, len(finished(study))) as (watch, ended):
                 left = search(study, trainer, space, limits, watch, ended)
             if left is not None:
                 console.print(_left(left, len(finished(study)) + 1))
@@ -164,11 +165,12 @@ def _display(limits: Limits, metric: str, done: int) -> Iterator[tuple[Report, E
     from recsys.model.history import Progress
     from recsys.tuning.outcome import Trial
 
-    with progress() as display:
+    with fails_at_ctrl_c() as heed, progress() as display:
         trials = display.add_task("trials", total=limits.trials, completed=done, note="")
         bar = EpochBar(display)
 
         def watch(event: Any) -> None:
+            heed()
             if isinstance(event, Progress):
                 bar.show(event)
 

@@ -4,8 +4,8 @@ The arithmetic of the GRU and of the loss is compiled by XLA, each with its grad
 of states and candidates, are left to TensorFlow, whose kernels for them are faster on a CPU. Gradients go back through
 the whole window; the state before the window is taken as given.
 
-Compiling takes seconds. What is compiled depends on shapes and on which loss it is, and on no other setting, so all
-learners of a process share it: those of the search and of the final training, and those of a tuning's trials.
+Compiling takes seconds. What is compiled depends on shapes, precision and which loss it is, and on no other setting. So
+learners of a process share it: those of the search and of the final training, and of a tuning's trials of one shape.
 """
 
 from __future__ import annotations

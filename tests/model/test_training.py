@@ -1,5 +1,8 @@
 """Training as a whole: it learns what there is to learn, it stops, and chance is a function of the seed."""
 
+import signal
+import sys
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from recsys.cli import main
 from recsys.cli.train import train
 from recsys.dataset import write_dataset
 from recsys.errors import SettingsError
@@ -225,6 +229,33 @@ def test_a_dataset_without_a_next_click_is_refused_before_a_run_is_overwritten(t
     with pytest.raises(SettingsError, match=r"nothing to learn: .*2 sessions"):
         CliRunner().invoke(train, [str(data.path), "--out", str(history.parent), "--overwrite"], catch_exceptions=False)
     assert history.exists()
+
+
+def test_a_training_that_has_lost_ctrl_c_stops_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_dataset(
+        tmp_path / "dataset",
+        Vocabulary(["a", "b"], np.ones(2, np.int64)),
+        {"train": (sessions_of([[0, 1]]), ["u"])},
+        Split(),
+    )
+    said = []
+
+    def goes_on(*_: Any, report: Any, **__: Any) -> None:
+        report(Progress("final", 1, 1, 1, 2, 0.0, 1.0))
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        said.append("goes on")
+        report(Progress("final", 1, 1, 2, 2, 0.0, 1.0))
+        said.append("to the end")
+
+    monkeypatch.setattr("recsys.model.training.fit", goes_on)
+    monkeypatch.setattr(sys, "argv", ["recsys", "train", str(data.path), "--out", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert (ended.value.code, said) == (130, ["goes on"])
+    assert capsys.readouterr().err.endswith("stopped\n")
 
 
 def test_tensorboard_logs_are_written(tmp_path: Path) -> None:
